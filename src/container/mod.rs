@@ -1,0 +1,391 @@
+//! What a container is, on disk: an immutable [`Config`], a [`State`] rewritten at each transition.
+//!
+//! Both are versioned JSON in the container's directory. This layer knows nothing of how a
+//! container is made to run; it records what was asked for and what became of it. Reading is free
+//! for all; writing needs the lock ([`handle::Locked`]).
+
+pub mod handle;
+pub mod names;
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Version written into `config.json` and `state.json`.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A container's id: 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// Checks that `text` is an id in full.
+    pub fn parse(text: &str) -> Option<Self> {
+        let valid = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        valid.then(|| ContainerId(text.to_owned()))
+    }
+
+    /// A new random id. Never one whose first twelve digits are all decimal, because that is also
+    /// the default host name and some programs take an all-digit host name for a number.
+    pub fn random() -> std::io::Result<Self> {
+        loop {
+            let mut bytes = [0u8; 32];
+            getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+            let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            if hex.as_bytes()[..12].iter().any(u8::is_ascii_lowercase) {
+                return Ok(ContainerId(hex));
+            }
+        }
+    }
+
+    /// All 64 digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first twelve digits, as listings show them.
+    pub fn short(&self) -> &str {
+        &self.0[..12]
+    }
+}
+
+impl TryFrom<String> for ContainerId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        ContainerId::parse(&text).ok_or_else(|| format!("{text:?} is not a container id"))
+    }
+}
+
+impl From<ContainerId> for String {
+    fn from(id: ContainerId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What was asked for, image defaults already merged in. Written once by create (again only by
+/// rename); the OCI spec of every start is derived from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u32,
+    /// The container's id.
+    pub id: ContainerId,
+    /// The container's name, without a slash.
+    pub name: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The image it was made from.
+    pub image: ImageSource,
+    /// The command and its surroundings.
+    pub process: Process,
+    /// Namespaces shared or private.
+    pub namespaces: Namespaces,
+    /// Host name inside.
+    pub hostname: String,
+    /// NIS domain name inside; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub domainname: String,
+    /// Bind mounts and volumes, in the order of mounting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    /// tmpfs mounts: path inside and mount options.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Root file system mounted read-only.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+    /// `host:address` lines added to `/etc/hosts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Namespaced kernel parameters, dotted key to value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// Resource limits of the process (setrlimit).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Privileges granted and withheld.
+    pub security: Security,
+    /// User's labels over the image's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The log's bounds.
+    pub log: LogOptions,
+    /// Signal that `stop` sends, as a name (`SIGTERM`) or number.
+    pub stop_signal: String,
+    /// Seconds between the stop signal and SIGKILL; negative waits for ever.
+    pub stop_timeout: i64,
+    /// Removed when it exits (`--rm`).
+    #[serde(default)]
+    pub auto_remove: bool,
+}
+
+/// The image a container was made from, held by id so that moving a tag changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSource {
+    /// The reference as the user wrote it.
+    pub name: String,
+    /// `sha256:…` of the image config.
+    pub id: String,
+    /// Diff ids (`sha256:…`) of the layers, lowest first.
+    pub layers: Vec<String>,
+}
+
+/// The container's first process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Entrypoint of image or user; prefixed to `command`.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    /// Command of image or user.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// `NAME=value`, complete: PATH, HOSTNAME and the image's included; HOME is added at start
+    /// from the container's passwd when missing.
+    pub env: Vec<String>,
+    /// Working directory inside; made when missing.
+    pub workdir: String,
+    /// `user[:group]`, each a name or a number; empty is root.
+    #[serde(default)]
+    pub user: String,
+    /// Supplementary groups, names or numbers.
+    #[serde(default)]
+    pub group_add: Vec<String>,
+    /// Has a terminal (`-t`).
+    pub tty: bool,
+    /// Standard input stays open (`-i`).
+    pub open_stdin: bool,
+    /// Standard input closes when the first attached client's does.
+    pub stdin_once: bool,
+    /// Streams attached at creation, as `inspect` reports them.
+    #[serde(default)]
+    pub attach: Streams,
+}
+
+/// A choice of standard streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Streams {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+}
+
+/// Where a namespace comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceMode {
+    /// The container's own.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// That of another container, by id (resolved at creation).
+    Container(String),
+}
+
+/// Where the network comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// The default network. Until the bridge exists: a private namespace with loopback up.
+    #[default]
+    Default,
+    /// A private namespace with loopback only.
+    None,
+    /// The host's.
+    Host,
+    /// That of another container, by id (resolved at creation).
+    Container(String),
+}
+
+/// The namespaces a container shares or owns. UTS is private or the host's only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// Process ids.
+    pub pid: NamespaceMode,
+    /// System V IPC, POSIX message queues and `/dev/shm`.
+    pub ipc: NamespaceMode,
+    /// Host name.
+    pub uts: NamespaceMode,
+    /// Network.
+    pub network: NetworkMode,
+}
+
+/// A host directory or a volume seen inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What is mounted.
+    pub source: MountSource,
+    /// Absolute path inside.
+    pub target: String,
+    /// Mounted read-only.
+    pub read_only: bool,
+    /// Propagation inside: `private`, `rprivate` (default), `slave`, `rslave`, `shared`, `rshared`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propagation: Option<String>,
+    /// The other option words given (`z`, `Z`, `nocopy`, …), as `inspect` shows them in `Mode`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mode: String,
+}
+
+/// Where a mount's contents live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// An absolute path on the host.
+    Host(String),
+    /// A volume below the data root. Anonymous ones have a 64-digit name and go with the container.
+    Volume {
+        /// The volume's name.
+        name: String,
+        /// Made for this container alone.
+        anonymous: bool,
+        /// Filled from the image's directory when empty.
+        copy: bool,
+    },
+}
+
+/// A tmpfs inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tmpfs {
+    /// Absolute path inside.
+    pub target: String,
+    /// Comma-separated mount options as given (`size=64m,mode=1777,exec`); may be empty.
+    pub options: String,
+}
+
+/// A line of `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraHost {
+    /// Host name.
+    pub name: String,
+    /// IPv4 or IPv6 address.
+    pub address: String,
+}
+
+/// One resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// Name without the prefix: `nofile`, `core`, ….
+    pub name: String,
+    /// Soft limit; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// Hard limit; `u64::MAX` is unlimited.
+    pub hard: u64,
+}
+
+/// Privileges.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// All capabilities, all devices, nothing masked.
+    pub privileged: bool,
+    /// Capabilities added (`ALL`, `NET_ADMIN`, …), normalised: upper case without `CAP_`.
+    #[serde(default)]
+    pub cap_add: Vec<String>,
+    /// Capabilities taken away, normalised likewise.
+    #[serde(default)]
+    pub cap_drop: Vec<String>,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// `/proc` and `/sys` neither masked nor read-only (`systempaths=unconfined`).
+    #[serde(default)]
+    pub unconfined_paths: bool,
+}
+
+/// How the log is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOptions {
+    /// `json-file` or `none`.
+    pub driver: String,
+    /// Bytes at which a file is rotated.
+    pub max_size: u64,
+    /// Files kept, the current one included.
+    pub max_file: u32,
+}
+
+impl Default for LogOptions {
+    /// Bounded without being asked: 100 MB × 5.
+    fn default() -> Self {
+        LogOptions { driver: "json-file".into(), max_size: 100 * 1000 * 1000, max_file: 5 }
+    }
+}
+
+/// A process of the host, told apart from a later one with the same number by its start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRef {
+    /// Process id in the host's namespace.
+    pub pid: i32,
+    /// Clock ticks since boot, field 22 of `/proc/<pid>/stat` (proc(5)).
+    pub start_time: u64,
+}
+
+/// What became of the container. Rewritten at each transition, under the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u32,
+    /// The status last recorded; [`status::effective`] tells the true one.
+    pub status: status::Status,
+    /// `/proc/sys/kernel/random/boot_id` at the time of the last start: process ids of another boot mean nothing.
+    #[serde(default)]
+    pub boot_id: String,
+    /// The container's first process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<ProcessRef>,
+    /// The process that supervises it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shim: Option<ProcessRef>,
+    /// Exit code of the last run: the command's own, or 128+n by signal n.
+    #[serde(default)]
+    pub exit_code: i32,
+    /// Killed for want of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// Why the last start failed; empty when it did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
+    /// When the last run began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// When the last run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Timestamp>,
+    /// Times the restart policy has started it again.
+    #[serde(default)]
+    pub restart_count: u32,
+}
+
+impl State {
+    /// The state of a container that has never run.
+    pub fn created() -> Self {
+        State {
+            version: FORMAT_VERSION,
+            status: status::Status::Created,
+            boot_id: String::new(),
+            init: None,
+            shim: None,
+            exit_code: 0,
+            oom_killed: false,
+            error: String::new(),
+            started: None,
+            finished: None,
+            restart_count: 0,
+        }
+    }
+}

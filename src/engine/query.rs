@@ -1,0 +1,1 @@
+//! Questions: list, inspect, info, version. Reads records and the kernel, writes nothing.

@@ -1,0 +1,138 @@
+//! What the product says when something goes wrong: one typed [`Failure`], carried inside
+//! [`anyhow::Error`], printed once at the edge.
+//!
+//! Inside the engine an error is a chain of lower-case sentences (verb, object, reason). Where the
+//! *kind* matters to a caller (an exit code, later an HTTP status) the chain holds a [`Failure`].
+//! Errors are either returned or printed, never both.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of failure it is; decides the exit code (`docs/errors.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// The command line or another request is malformed: exit code 125.
+    Usage,
+    /// The object named does not exist.
+    NotFound,
+    /// Another object or process is in the way.
+    Conflict,
+    /// The engine or the kernel could not do what was asked.
+    Engine,
+    /// The container's command exists and cannot be executed: exit code 126.
+    NotExecutable,
+    /// The container's command does not exist: exit code 127.
+    CommandNotFound,
+}
+
+/// A failure with its cause and its cure. Crosses process boundaries as JSON (init → shim → caller).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind of failure.
+    pub class: Class,
+    /// One sentence: lower case, verb, object, reason. Texts that scripts grep for keep Docker's wording.
+    pub message: String,
+    /// Reasons below the message, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// What the user can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure of `class` that says `message`.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Failure { class, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// A malformed request.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Failure::new(Class::Usage, message)
+    }
+
+    /// The object named does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Failure::new(Class::NotFound, message)
+    }
+
+    /// Something else is in the way.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Failure::new(Class::Conflict, message)
+    }
+
+    /// The engine or the kernel could not do it.
+    pub fn engine(message: impl Into<String>) -> Self {
+        Failure::new(Class::Engine, message)
+    }
+
+    /// The same failure with a line that tells the cure.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Flattens an error chain: the first [`Failure`] in it keeps its class and hint, what stands
+    /// above it becomes the message, what stands below becomes causes.
+    pub fn from_error(error: &anyhow::Error) -> Self {
+        let mut above: Vec<String> = Vec::new();
+        let mut chain = error.chain();
+        for link in chain.by_ref() {
+            if let Some(failure) = link.downcast_ref::<Failure>() {
+                let mut failure = failure.clone();
+                if let Some((first, rest)) = above.split_first() {
+                    let mut causes: Vec<String> = rest.to_vec();
+                    causes.push(failure.message);
+                    causes.append(&mut failure.causes);
+                    failure.message = first.clone();
+                    failure.causes = causes;
+                }
+                return failure;
+            }
+            above.push(link.to_string());
+        }
+        let mut links = above.into_iter();
+        let message = links.next().unwrap_or_default();
+        Failure { class: Class::Engine, message, causes: links.collect(), hint: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The message and its causes on one line, joined by colons; the hint is the printer's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for cause in &self.causes {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn context_above_a_failure_keeps_class_and_hint() {
+        let inner = Failure::conflict("name is taken").with_hint("choose another");
+        let error = Err::<(), _>(anyhow::Error::new(inner)).context("create c1").unwrap_err();
+        let flat = Failure::from_error(&error);
+        assert_eq!(flat.class, Class::Conflict);
+        assert_eq!(flat.to_string(), "create c1: name is taken");
+        assert_eq!(flat.hint.as_deref(), Some("choose another"));
+    }
+
+    #[test]
+    fn plain_errors_are_the_engines() {
+        let error = anyhow::anyhow!("no such device").context("mount overlay for c1");
+        let flat = Failure::from_error(&error);
+        assert_eq!(flat.class, Class::Engine);
+        assert_eq!(flat.to_string(), "mount overlay for c1: no such device");
+    }
+}

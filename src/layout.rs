@@ -1,0 +1,103 @@
+//! Where everything lies on disk: the one place that joins path names of the data root.
+//!
+//! ```text
+//! <root>/                                /var/lib/mydocker, or --root / MYDOCKER_ROOT
+//!   containers/<id>/{config.json, state.json, lock, <id>-json.log, hosts, resolv.conf, hostname}
+//!   names/<name>                         a symbolic link whose text is the container's id
+//!   overlay2/<id>/{upper,work,merged}    overlay2/layers/<diff id>/diff
+//!   image/…                              the image store (see `image`)
+//!   volumes/<name>/_data
+//!   trash/<id>…                          renamed away, being deleted
+//! <run>/<id>.sock                        the shim's socket; /run/mydocker, or <root>/run with --root
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::container::ContainerId;
+
+/// The data root of an installation without `--root`.
+pub const DEFAULT_ROOT: &str = "/var/lib/mydocker";
+/// Volatile state (sockets) of an installation without `--root`; gone after a reboot.
+pub const DEFAULT_RUN: &str = "/run/mydocker";
+
+/// Path names below one data root.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+    run: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root`; `None` means the system-wide default.
+    pub fn new(root: Option<PathBuf>) -> Self {
+        match root {
+            Some(root) if root != Path::new(DEFAULT_ROOT) => Layout { run: root.join("run"), root },
+            _ => Layout { root: DEFAULT_ROOT.into(), run: DEFAULT_RUN.into() },
+        }
+    }
+
+    /// The data root itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Directory of sockets.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// Directory with one directory per container.
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// One container's directory.
+    pub fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+
+    /// The container's log; rotated files append `.1`, `.2`, …
+    pub fn log(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join(format!("{id}-json.log"))
+    }
+
+    /// Directory of name claims.
+    pub fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    /// Directory of overlays: working directories of containers, and `layers/`.
+    pub fn overlay(&self) -> PathBuf {
+        self.root.join("overlay2")
+    }
+
+    /// One container's `upper`, `work` and `merged`.
+    pub fn container_overlay(&self, id: &ContainerId) -> PathBuf {
+        self.overlay().join(id.as_str())
+    }
+
+    /// Unpacked layers, one directory per diff id (hex digits), contents below `diff`.
+    pub fn layers(&self) -> PathBuf {
+        self.overlay().join("layers")
+    }
+
+    /// The image store.
+    pub fn image(&self) -> PathBuf {
+        self.root.join("image")
+    }
+
+    /// Named and anonymous volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// What has been removed and is being deleted.
+    pub fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// The socket of the container's shim.
+    pub fn socket(&self, id: &ContainerId) -> PathBuf {
+        self.run.join(format!("{id}.sock"))
+    }
+}

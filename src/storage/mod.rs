@@ -1,0 +1,3 @@
+//! Storage of containers: volumes.
+
+pub mod volume;
