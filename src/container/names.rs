@@ -86,6 +86,18 @@ pub fn release(layout: &Layout, name: &str, id: &ContainerId) -> Result<()> {
     }
 }
 
+/// Gives back every name that `id` holds, for a container whose record cannot be read.
+pub fn release_all(layout: &Layout, id: &ContainerId) -> Result<()> {
+    let directory = layout.names();
+    for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
+        let entry = entry.with_context(|| format!("list {}", directory.display()))?;
+        if let Some(name) = entry.file_name().to_str() {
+            release(layout, name, id)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,237 @@
 //! `exec`: another process inside a running container.
+//!
+//! Its own path, with no hand in the container's life: the caller is the new process's parent and
+//! moves its bytes itself. The handle on the container's first process is opened first and checked
+//! afterwards, so that the namespaces entered are the container's, whatever happens meanwhile.
 
-use anyhow::Result;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::Engine;
+use anyhow::{Context, Result};
+use oci_spec::runtime::{LinuxCapabilitiesBuilder, ProcessBuilder, UserBuilder};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
 use super::request::ExecRequest;
+use super::streams::{Client, Ends, Lent, Streams, Watch};
+use super::{Engine, lower};
+use crate::cgroup::Cgroups;
+use crate::container::handle::{self, Record};
+use crate::container::status::Status;
+use crate::container::NamespaceMode;
+use crate::error::Failure;
+use crate::runtime::plan::{InitPlan, Step, process_steps};
+use crate::runtime::spawn::{self, Birth, Started};
+use crate::runtime::{Launch, StartFailure, capabilities};
+use crate::sys::tty::{self, RawMode};
+use crate::sys::{fd, process};
 
 impl Engine {
-    /// Runs a command inside; its exit code, or 0 once it runs when detached.
-    pub fn exec(&self, _reference: &str, _request: &ExecRequest) -> Result<i32> {
-        anyhow::bail!("stub")
+    /// Runs a command inside; its exit code, or 0 once it runs when detached. `None`: the caller
+    /// typed the detach keys and the command runs on.
+    pub fn exec(&self, reference: &str, request: &ExecRequest) -> Result<i32> {
+        let id = handle::find(self.layout(), reference)?;
+        let record = handle::load(self.layout(), &id)?;
+        let target = open_target(&record, reference)?;
+        let plan = self.exec_plan(&record, request)?;
+        let pipes = exec_streams(request)?;
+        let program = process::own_program().context("open our own program")?;
+        let group = Cgroups::detect()?.group(id.as_str())?;
+        let directory = group.v2_dir_fd()?;
+        // Children are born into the container's PID namespace; this process stays where it is.
+        if record.config.namespaces.pid != NamespaceMode::Host {
+            process::enter_namespaces(target.as_fd(), libc::CLONE_NEWPID)
+                .with_context(|| format!("enter the PID namespace of {reference}"))?;
+        }
+        let prepared = spawn::prepare(&Birth {
+            name: &record.config.name,
+            program: program.as_fd(),
+            namespaces: 0,
+            pid_namespace: None,
+            cgroup: directory.as_ref().map(AsFd::as_fd),
+            streams: pipes.child.each_ref().map(AsFd::as_fd),
+            target: Some(target.as_fd()),
+        })?;
+        drop(pipes.child);
+        let released = prepared.release(&plan)?;
+        let started = released.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
+        if request.detach {
+            return Ok(0);
+        }
+        let ends = match (&started.console, pipes.ours) {
+            (Some(console), _) => Ends::Terminal(console.try_clone()?),
+            (None, Some((stdin, stdout, stderr))) => Ends::Pipes(stdin, stdout, stderr),
+            (None, None) => return Err(Failure::engine("the command has no streams").into()),
+        };
+        relay(started, ends, request)
     }
+
+    /// The plan of a process that joins: cgroup, namespaces, then the same last steps as a
+    /// container's first process, so that it is confined in the same way.
+    fn exec_plan(&self, record: &Record, request: &ExecRequest) -> Result<InitPlan> {
+        let config = &record.config;
+        let mut steps = Vec::new();
+        let tasks = Cgroups::detect()?.group(config.id.as_str())?.join_files();
+        if !tasks.is_empty() {
+            steps.push(Step::JoinCgroup { tasks });
+        }
+        let namespaces = libc::CLONE_NEWNS
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWNET
+            | if steps.is_empty() { libc::CLONE_NEWCGROUP } else { 0 };
+        steps.push(Step::EnterContainer { namespaces });
+        steps.push(Step::NewSession);
+        if request.tty {
+            steps.push(Step::OpenTerminal { size: window(), console: false });
+        }
+        let privileged = config.security.privileged || request.privileged;
+        let set = capabilities::effective_set(privileged.into(), &config.security.cap_add, &config.security.cap_drop)?;
+        let set: std::collections::HashSet<_> = set.names().filter_map(|name| lower::spec_capability(&name)).collect();
+        let mut environment = config.process.env.clone();
+        if request.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
+            environment.push("TERM=xterm".into());
+        }
+        for entry in &request.env {
+            let name = entry.split('=').next().unwrap_or_default();
+            environment.retain(|other| other.split('=').next() != Some(name));
+            if entry.contains('=') {
+                environment.push(entry.clone());
+            }
+        }
+        let capabilities =
+            LinuxCapabilitiesBuilder::default().bounding(set.clone()).permitted(set.clone()).effective(set).build()?;
+        let workdir = request.workdir.clone().unwrap_or_else(|| config.process.workdir.clone());
+        let process = ProcessBuilder::default()
+            .terminal(request.tty)
+            .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
+            .args(request.command.clone())
+            .env(environment)
+            .cwd(workdir)
+            .capabilities(capabilities)
+            .rlimits(lower::rlimits(config)?)
+            .no_new_privileges(config.security.no_new_privileges)
+            .build()?;
+        let launch = Launch {
+            user: request.user.clone().unwrap_or_else(|| config.process.user.clone()),
+            groups: if request.user.is_none() { config.process.group_add.clone() } else { Vec::new() },
+            ..Launch::default()
+        };
+        steps.extend(process_steps(&process, &launch)?);
+        Ok(InitPlan { steps, timed: false })
+    }
+}
+
+fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
+    match record.status() {
+        Status::Paused => {
+            return Err(Failure::conflict(format!(
+                "Container {reference} is paused, unpause the container before exec"
+            ))
+            .into());
+        }
+        Status::Starting | Status::Running => {}
+        _ => return Err(not_running(record)),
+    }
+    let init = record.live_init().ok_or_else(|| not_running(record))?;
+    process::open_verified(init.pid, init.start_time).ok_or_else(|| not_running(record))
+}
+
+fn not_running(record: &Record) -> anyhow::Error {
+    Failure::conflict(format!("container {} is not running", record.config.id))
+        .with_hint(format!("start it first: mydocker start {}", record.config.name))
+        .into()
+}
+
+fn window() -> Option<tty::Size> {
+    [1, 0, 2].into_iter().find_map(|number| tty::size(fd::standard(number)))
+}
+
+struct Pipes {
+    child: [OwnedFd; 3],
+    ours: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
+}
+
+fn exec_streams(request: &ExecRequest) -> Result<Pipes> {
+    let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null");
+    if request.tty || request.detach {
+        return Ok(Pipes { child: [null()?, null()?, null()?], ours: None });
+    }
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe");
+    let (stdin_child, stdin) = if request.interactive {
+        let (read, write) = pipe()?;
+        (read, Some(write))
+    } else {
+        (null()?, None)
+    };
+    let ((stdout, stdout_child), (stderr, stderr_child)) = (pipe()?, pipe()?);
+    Ok(Pipes { child: [stdin_child, stdout_child, stderr_child], ours: Some((stdin, stdout, stderr)) })
+}
+
+/// Moves the bytes of a foreground exec until the command has ended.
+fn relay(started: Started, ends: Ends, request: &ExecRequest) -> Result<i32> {
+    const CLIENT: u64 = 0;
+    let copy = |number| fd::standard(number).try_clone_to_owned().context("copy a standard stream");
+    let mut streams = Streams::new(ends, request.interactive, true, None).context("prepare the streams")?;
+    let keys = request.detach_keys.clone().unwrap_or_else(|| if request.tty { vec![0x10, 0x11] } else { Vec::new() });
+    let lent = Lent {
+        stdin: if request.interactive { Some(copy(0)?) } else { None },
+        stdout: Some(copy(1)?),
+        stderr: if request.tty { None } else { Some(copy(2)?) },
+        detach_keys: keys,
+    };
+    let mut client = Client::new(CLIENT, lent);
+    // This process restores the terminal itself, through the guard below.
+    if let Some(terminal) = client.terminal.take() {
+        terminal.disarm();
+    }
+    streams.clients.push(client);
+    let _raw =
+        if request.tty && request.interactive { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
+    let signals = process::signal_descriptor(&[libc::SIGWINCH]).context("watch for signals")?;
+    let mut code = None;
+    loop {
+        if code.is_some() {
+            streams.drain_available();
+            if streams.is_drained() && !streams.clients.iter().any(Client::is_behind) {
+                return Ok(code.unwrap_or(0));
+            }
+        }
+        let ready = wait(&streams, &started.child.pidfd, signals.as_fd(), code.is_none());
+        if ready.resized && process::read_signal(signals.as_fd()).is_some() {
+            if let (Some(console), Some(size)) = (streams.console(), window()) {
+                let _ = tty::set_size(console, size);
+            }
+        }
+        for watch in ready.streams {
+            if streams.handle(watch).is_some() {
+                return Ok(0);
+            }
+        }
+        if ready.ended && code.is_none() {
+            code = process::reap(started.child.pidfd.as_fd()).context("reap the command")?;
+        }
+    }
+}
+
+struct Ready {
+    ended: bool,
+    resized: bool,
+    streams: Vec<Watch>,
+}
+
+fn wait(streams: &Streams, pidfd: &OwnedFd, signals: BorrowedFd<'_>, alive: bool) -> Ready {
+    let mut watched: Vec<(Watch, BorrowedFd<'_>, PollFlags)> = Vec::new();
+    streams.watch(&mut watched);
+    let mut set = vec![PollFd::from_borrowed_fd(signals, PollFlags::IN)];
+    set.extend(watched.iter().map(|(_, descriptor, flags)| PollFd::from_borrowed_fd(*descriptor, *flags)));
+    if alive {
+        set.push(PollFd::new(pidfd, PollFlags::IN));
+    }
+    if rustix::event::poll(&mut set, None).is_err() {
+        return Ready { ended: false, resized: false, streams: Vec::new() };
+    }
+    let ready: Vec<bool> = set.iter().map(|entry| !entry.revents().is_empty()).collect();
+    let hits = watched.iter().zip(&ready[1..]).filter(|&(_, &hit)| hit).map(|((watch, ..), _)| *watch).collect();
+    Ready { ended: alive && ready[ready.len() - 1], resized: ready[0], streams: hits }
 }

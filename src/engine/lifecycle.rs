@@ -1,41 +1,225 @@
 //! Stop, kill, restart, wait, remove, rename: transitions of a container that exists.
 //!
-//! Functions that take several references do the waiting in parallel; each element of the result
-//! belongs to the reference at its index.
+//! Functions that take several references signal all before they wait for any; each element of the
+//! result belongs to the reference at its index.
 
-use anyhow::Result;
+use std::os::fd::{AsFd, OwnedFd};
 
-use super::Engine;
-use super::request::{RemoveRequest, StopRequest};
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::request::{RemoveRequest, StartRequest, StopRequest};
+use super::{Engine, recover};
+use crate::cgroup::Cgroups;
+use crate::container::handle::{self, Record};
+use crate::container::{ContainerId, names};
+use crate::error::Failure;
+use crate::sys::{process, signal};
+
+/// A running container that was told to stop.
+struct Stopping {
+    id: ContainerId,
+    pidfd: OwnedFd,
+    /// Seconds it is given; negative for ever.
+    grace: i64,
+}
 
 impl Engine {
     /// Sends the stop signal, waits, kills. Stopping a stopped container is no error.
-    pub fn stop(&self, _references: &[String], _request: &StopRequest) -> Vec<Result<()>> {
-        vec![]
+    pub fn stop(&self, references: &[String], request: &StopRequest) -> Vec<Result<()>> {
+        let told: Vec<Result<Option<Stopping>>> =
+            references.iter().map(|reference| self.tell_to_stop(reference, request)).collect();
+        told.into_iter().map(|told| told?.map_or(Ok(()), |stopping| self.finish_stop(&stopping))).collect()
+    }
+
+    fn tell_to_stop(&self, reference: &str, request: &StopRequest) -> Result<Option<Stopping>> {
+        let id = handle::find(self.layout(), reference)?;
+        let record = handle::load(self.layout(), &id)?;
+        let number = signal::parse(request.signal.as_ref().unwrap_or(&record.config.stop_signal))?;
+        let Some(pidfd) = open_init(&record) else {
+            self.lock_settled(&id)?;
+            return Ok(None);
+        };
+        let grace = request.timeout.unwrap_or(record.config.stop_timeout);
+        send(&pidfd, number).with_context(|| format!("stop {reference}"))?;
+        Ok(Some(Stopping { id, pidfd, grace }))
+    }
+
+    fn finish_stop(&self, stopping: &Stopping) -> Result<()> {
+        if !ends_within(&stopping.pidfd, stopping.grace) {
+            send(&stopping.pidfd, libc::SIGKILL)?;
+        }
+        self.settle(&stopping.id)
+    }
+
+    /// Waits until the end is recorded, by the shim or by ourselves.
+    fn settle(&self, id: &ContainerId) -> Result<()> {
+        self.await_end(id)?;
+        match self.lock_settled(id) {
+            // Removed by its own `--rm`: that is an end, too.
+            Err(error) if is_not_found(&error) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Sends `signal` (name or number) to the first process of a running container.
-    pub fn kill(&self, _reference: &str, _signal: &str) -> Result<()> {
-        anyhow::bail!("stub")
+    pub fn kill(&self, reference: &str, signal: &str) -> Result<()> {
+        let number = signal::parse(signal)?;
+        let id = handle::find(self.layout(), reference)?;
+        let record = handle::load(self.layout(), &id)?;
+        let Some(pidfd) = open_init(&record) else {
+            self.lock_settled(&id)?;
+            return Err(Failure::conflict(format!(
+                "Cannot kill container: {reference}: container {id} is not running"
+            ))
+            .into());
+        };
+        send(&pidfd, number).with_context(|| format!("kill {reference}"))?;
+        // Docker returns from a SIGKILL when the container is down.
+        if number == libc::SIGKILL { self.settle(&id) } else { Ok(()) }
     }
 
     /// Stops (when running) and starts.
-    pub fn restart(&self, _reference: &str, _request: &StopRequest) -> Result<()> {
-        anyhow::bail!("stub")
+    pub fn restart(&self, reference: &str, request: &StopRequest) -> Result<()> {
+        let id = handle::find(self.layout(), reference)?;
+        if let Some(stopping) = self.tell_to_stop(reference, request)? {
+            self.finish_stop(&stopping)?;
+        }
+        self.start(id.as_str(), &StartRequest::default(), &mut Vec::new()).map(drop)
     }
 
     /// Waits until the container is not running; its exit code.
-    pub fn wait(&self, _reference: &str) -> Result<i32> {
-        anyhow::bail!("stub")
+    pub fn wait(&self, reference: &str) -> Result<i32> {
+        let id = handle::find(self.layout(), reference)?;
+        let record = handle::load(self.layout(), &id)?;
+        if record.state.status.is_live()
+            && let Some(code) = self.await_end(&id)?
+        {
+            return Ok(code);
+        }
+        let container = self.lock_settled(&id)?;
+        Ok(container.map_or(recover::UNKNOWN_EXIT, |container| container.state.exit_code))
     }
 
-    /// Removes containers with all that belongs to them.
-    pub fn remove(&self, _references: &[String], _request: RemoveRequest) -> Vec<Result<()>> {
-        vec![]
+    /// Removes containers with all that belongs to them. With `force` all are killed before any is
+    /// waited for.
+    pub fn remove(&self, references: &[String], request: RemoveRequest) -> Vec<Result<()>> {
+        let found: Vec<Result<ContainerId>> =
+            references.iter().map(|reference| handle::find(self.layout(), reference)).collect();
+        let killed: Vec<Option<OwnedFd>> = found
+            .iter()
+            .map(|id| {
+                let record = handle::load(self.layout(), id.as_ref().ok().filter(|_| request.force)?).ok()?;
+                let pidfd = open_init(&record)?;
+                send(&pidfd, libc::SIGKILL).ok()?;
+                Some(pidfd)
+            })
+            .collect();
+        let results = found
+            .into_iter()
+            .zip(killed)
+            .zip(references)
+            .map(|((id, killed), reference)| {
+                let id = id?;
+                if killed.is_some() {
+                    self.settle(&id)?;
+                }
+                self.remove_one(&id, reference, request)
+            })
+            .collect();
+        self.sweep_trash();
+        results
+    }
+
+    fn remove_one(&self, id: &ContainerId, reference: &str, request: RemoveRequest) -> Result<()> {
+        let mut container = match self.lock_settled(id) {
+            Ok(Some(container)) => container,
+            Ok(None) => return Ok(()),
+            // Gone meanwhile, by its own `--rm` or another `rm`: what was asked for is true.
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) => return self.remove_damaged(id, request, error),
+        };
+        if container.record().status().is_live() {
+            return Err(Failure::conflict(format!(
+                "cannot remove container \"{reference}\": container is running: stop the container before removing or force remove"
+            ))
+            .with_hint(format!("mydocker stop {reference}, or mydocker rm -f {reference}"))
+            .into());
+        }
+        let volumes = if request.volumes { recover::anonymous_volumes(&container) } else { Vec::new() };
+        self.discard(&mut container)?;
+        self.remove_volumes(&volumes);
+        Ok(())
+    }
+
+    /// Removes a container whose record cannot be read: by force only, because nobody can tell what
+    /// it was.
+    fn remove_damaged(&self, id: &ContainerId, request: RemoveRequest, error: anyhow::Error) -> Result<()> {
+        if !request.force {
+            return Err(error);
+        }
+        let _lock = handle::lock(self.layout(), id)?;
+        let group = Cgroups::detect()?.group(id.as_str())?;
+        group.kill_all()?;
+        group.remove()?;
+        names::release_all(self.layout(), id)?;
+        self.discard_directories(id)
     }
 
     /// Gives a container another name.
-    pub fn rename(&self, _reference: &str, _name: &str) -> Result<()> {
-        anyhow::bail!("stub")
+    pub fn rename(&self, reference: &str, name: &str) -> Result<()> {
+        let name = name.strip_prefix('/').unwrap_or(name);
+        names::validate(name)?;
+        let id = handle::find(self.layout(), reference)?;
+        let mut container = self.lock_settled(&id)?.ok_or_else(|| {
+            anyhow::Error::from(Failure::not_found(format!("No such container: {reference}")))
+        })?;
+        if container.config.name == name {
+            return Err(Failure::conflict("Renaming a container with the same name as its current name").into());
+        }
+        self.heal_name_holder(name)?;
+        // The new claim first: interrupted here, the container has two names and loses neither.
+        names::claim(self.layout(), name, &id)?;
+        let old = std::mem::replace(&mut container.config.name, name.to_owned());
+        if let Err(error) = container.save_config() {
+            names::release(self.layout(), name, &id)?;
+            return Err(error);
+        }
+        names::release(self.layout(), &old, &id)
     }
+}
+
+/// A handle on the container's first process, when it runs.
+fn open_init(record: &Record) -> Option<OwnedFd> {
+    let init = record.live_init()?;
+    process::open_verified(init.pid, init.start_time)
+}
+
+/// Sends a signal; a process that has just ended is as good as signalled.
+fn send(pidfd: &OwnedFd, number: i32) -> Result<()> {
+    match process::send_signal(pidfd.as_fd(), number) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result.with_context(|| format!("send {}", signal::name(number))),
+    }
+}
+
+/// Waits for a process to end, `seconds` at most; negative waits for ever.
+fn ends_within(pidfd: &OwnedFd, seconds: i64) -> bool {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(0) as u64);
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let limit = if seconds < 0 { None } else { Some(&limit) };
+        match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], limit) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            // Interrupted by a signal: the rest of the time.
+            Err(_) => {}
+        }
+    }
+}
+
+/// The error says that the container does not exist.
+pub fn is_not_found(error: &anyhow::Error) -> bool {
+    Failure::from_error(error).class == crate::error::Class::NotFound
 }

@@ -1,38 +1,279 @@
-//! Starting a container and joining its streams, seen from the caller.
+//! Starting a container and joining its streams, seen from the caller: fork the shim, forward
+//! signals and window sizes, leave with the container's exit code.
 
-use anyhow::Result;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use super::request::{AttachRequest, StartRequest};
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags};
+use serde::{Deserialize, Serialize};
+
+use super::request::{AttachRequest, Explain, StartRequest};
+use super::shim::{self, Orders};
+use super::streams::Lent;
+use super::wire::{Notice, Request};
 use super::{Engine, Outcome};
+use crate::container::status::Status;
+use crate::container::{ContainerId, Streams, handle};
+use crate::error::Failure;
+use crate::runtime::{StartFailure, StepTime};
+use crate::store::{self, Durability};
+use crate::sys::channel::{Channel, Received};
+use crate::sys::process::{self, Fork};
+use crate::sys::tty::{self, RawMode, Size};
+use crate::sys::fd;
 
 /// One timed step of a start (`--explain`).
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimedStep {
     /// Which process did it: `mydocker`, `shim`, `init`.
     pub process: String,
     /// What was done.
     pub step: String,
-    /// When it began, microseconds after the command began.
-    pub at: u64,
+    /// When it began, microseconds on the monotonic clock.
+    pub began: u64,
     /// How long it took, microseconds.
     pub took: u64,
+    /// The system call and error number that ended the start here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<(String, i32)>,
 }
+
+impl TimedStep {
+    fn new(process: &str, time: StepTime) -> TimedStep {
+        let took = time.ended.saturating_sub(time.began);
+        TimedStep { process: process.into(), step: time.step, began: time.began, took, failed: None }
+    }
+}
+
+/// ctrl-p ctrl-q, as with Docker.
+const DEFAULT_DETACH_KEYS: [u8; 2] = [0x10, 0x11];
+
+/// Signals passed on to the container. Not SIGTSTP: ctrl-z stops the client and nothing else.
+const PROXIED: [i32; 8] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGCONT,
+];
 
 impl Engine {
     /// Starts a container. With `request.attach` the caller's terminal or streams are joined to it
     /// until it ends or the user detaches. `timeline` receives the steps when they are asked for,
     /// also when the start fails.
-    pub fn start(&self, _reference: &str, _request: &StartRequest, _timeline: &mut Vec<TimedStep>) -> Result<Outcome> {
-        anyhow::bail!("stub")
+    pub fn start(&self, reference: &str, request: &StartRequest, timeline: &mut Vec<TimedStep>) -> Result<Outcome> {
+        let id = handle::find(self.layout(), reference)?;
+        let container = self.lock_settled(&id)?.ok_or_else(|| no_such(reference))?;
+        if container.record().status().is_live() {
+            drop(container);
+            // As with Docker: starting what runs is no error.
+            return match &request.attach {
+                Some(attach) => self.attach(reference, attach),
+                None => Ok(Outcome::Started),
+            };
+        }
+        let config = container.config.clone();
+        let (caller, shim_end) = Channel::pair().context("make a channel to the shim")?;
+        let lent = request.attach.as_ref().map(|attach| lend(attach, config.process.tty)).transpose()?;
+        let orders = Orders {
+            container,
+            caller: shim_end,
+            lent,
+            size: terminal_size(),
+            timed: request.explain == Explain::Steps,
+        };
+        match process::fork().context("fork the shim")? {
+            Fork::Child => shim::run(self, orders),
+            // Dropping our copies leaves the lock and the streams to the shim.
+            Fork::Parent(_) => drop(orders),
+        }
+        let pid = await_started(&caller, timeline)?;
+        if let Some(path) = &request.pidfile {
+            store::write_mode(path, format!("{pid}\n").as_bytes(), 0o644, Durability::ProcessCrash)?;
+        }
+        match &request.attach {
+            None => Ok(Outcome::Started),
+            Some(attach) => self.stay(&id, &caller, attach, config.process.tty),
+        }
     }
 
     /// Joins the caller's terminal or streams to a running container.
-    pub fn attach(&self, _reference: &str, _request: &AttachRequest) -> Result<Outcome> {
-        anyhow::bail!("stub")
+    pub fn attach(&self, reference: &str, request: &AttachRequest) -> Result<Outcome> {
+        let id = handle::find(self.layout(), reference)?;
+        let record = handle::load(self.layout(), &id)?;
+        match record.status() {
+            Status::Starting | Status::Running => {}
+            Status::Paused => {
+                return Err(Failure::conflict("You cannot attach to a paused container, unpause it first").into());
+            }
+            _ => return Err(Failure::conflict("You cannot attach to a stopped container, start it first").into()),
+        }
+        let channel = Channel::connect(&self.layout().socket(&id)).map_err(|_| {
+            Failure::engine(format!("attach to {}: its supervisor was killed", record.config.name))
+                .with_hint(format!("it runs on without one; restart it: mydocker restart {}", record.config.name))
+        })?;
+        let tty = record.config.process.tty;
+        let mut streams = request.streams;
+        // Without -i the container has no input to give to.
+        streams.stdin &= record.config.process.open_stdin;
+        // A terminal has one output.
+        streams.stderr &= !tty;
+        let files: Vec<BorrowedFd<'_>> = [(streams.stdin, 0), (streams.stdout, 1), (streams.stderr, 2)]
+            .into_iter()
+            .filter_map(|(wanted, number)| wanted.then(|| fd::standard(number)))
+            .collect();
+        let size = terminal_size().filter(|_| tty);
+        channel
+            .send(&Request::Attach { streams, detach_keys: detach_keys(request, tty), size }, &files)
+            .context("attach: talk to the container's supervisor")?;
+        self.stay(&id, &channel, &AttachRequest { streams, ..request.clone() }, tty)
     }
 
-    /// What a start of this container would do, as data: mounts, namespaces, cgroup writes, steps.
-    pub fn plan(&self, _reference: &str) -> Result<serde_json::Value> {
-        anyhow::bail!("stub")
+    /// Stays with a container that runs: forwards, and ends with it.
+    fn stay(&self, id: &ContainerId, channel: &Channel, request: &AttachRequest, tty: bool) -> Result<Outcome> {
+        let raw = if tty && request.streams.stdin { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
+        let mut watched = vec![libc::SIGWINCH];
+        if request.sig_proxy {
+            // What the caller had ignored (nohup) stays ignored.
+            watched.extend(PROXIED.iter().filter(|&&signal| !process::is_ignored(signal)));
+        }
+        let signals = process::signal_descriptor(&watched).context("watch for signals")?;
+        loop {
+            let mut set =
+                [PollFd::new(channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+            if rustix::event::poll(&mut set, None).is_err() {
+                continue;
+            }
+            let (spoke, signalled) = (!set[0].revents().is_empty(), !set[1].revents().is_empty());
+            if signalled && let Some(signal) = process::read_signal(signals.as_fd()) {
+                let message = match signal {
+                    libc::SIGWINCH => terminal_size().map(Request::Resize),
+                    signal => Some(Request::Signal(signal)),
+                };
+                // A shim that is gone shows as the end of the channel.
+                let _ = message.map(|message| channel.send(&message, &[]));
+            }
+            if !spoke {
+                continue;
+            }
+            match channel.receive::<Notice>().context("hear from the container's supervisor")? {
+                Received::Message(Notice::Exited { code }, _) => return Ok(Outcome::Exited(code)),
+                Received::Message(Notice::Detached, _) => return Ok(Outcome::Detached),
+                Received::Message(..) | Received::Nothing => {}
+                Received::Closed => {
+                    drop(raw);
+                    return self.outlived_shim(id);
+                }
+            }
+        }
     }
+
+    /// The shim is gone without a word: killed. The container may run on.
+    fn outlived_shim(&self, id: &ContainerId) -> Result<Outcome> {
+        let record = handle::load(self.layout(), id).ok();
+        if let Some(record) = record.filter(|record| record.live_init().is_some()) {
+            return Err(Failure::engine(format!("the supervisor of {} was killed", record.config.name))
+                .with_hint(format!("the container runs on without a log; stop it: mydocker stop {}", id.short()))
+                .into());
+        }
+        match self.lock_settled(id)? {
+            Some(container) => Ok(Outcome::Exited(container.state.exit_code)),
+            None => Err(Failure::engine("the container's supervisor was killed").into()),
+        }
+    }
+
+    /// Waits, with the shim, until a container has ended and its end is recorded. Returns its code
+    /// when the shim told it, `None` when there was no shim to ask.
+    pub fn await_end(&self, id: &ContainerId) -> Result<Option<i32>> {
+        let Ok(channel) = Channel::connect(&self.layout().socket(id)) else {
+            self.await_without_shim(id);
+            return Ok(None);
+        };
+        if channel.send(&Request::Wait, &[]).is_err() {
+            self.await_without_shim(id);
+            return Ok(None);
+        }
+        loop {
+            match channel.receive::<Notice>().context("wait for the container's supervisor")? {
+                Received::Message(Notice::Exited { code }, _) => return Ok(Some(code)),
+                Received::Message(..) => {}
+                Received::Closed | Received::Nothing => {
+                    self.await_without_shim(id);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Waits for the processes themselves.
+    fn await_without_shim(&self, id: &ContainerId) {
+        let Ok(record) = handle::load(self.layout(), id) else { return };
+        if !record.state.status.is_live() {
+            return;
+        }
+        for reference in [record.state.init, record.state.shim].into_iter().flatten() {
+            if let Some(handle) = process::open_verified(reference.pid, reference.start_time) {
+                let _ = rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], None);
+            }
+        }
+    }
+}
+
+fn no_such(reference: &str) -> Failure {
+    Failure::not_found(format!("No such container: {reference}"))
+}
+
+/// The caller's streams for the shim.
+fn lend(request: &AttachRequest, tty: bool) -> Result<Lent> {
+    let copy = |wanted: bool, number| {
+        wanted.then(|| fd::standard(number).try_clone_to_owned()).transpose().context("copy a standard stream")
+    };
+    Ok(Lent {
+        stdin: copy(request.streams.stdin, 0)?,
+        stdout: copy(request.streams.stdout, 1)?,
+        stderr: copy(request.streams.stderr && !tty, 2)?,
+        detach_keys: detach_keys(request, tty),
+    })
+}
+
+fn detach_keys(request: &AttachRequest, tty: bool) -> Vec<u8> {
+    match &request.detach_keys {
+        Some(keys) => keys.clone(),
+        None if tty => DEFAULT_DETACH_KEYS.to_vec(),
+        // Binary input must pass untouched.
+        None => Vec::new(),
+    }
+}
+
+fn terminal_size() -> Option<Size> {
+    [1, 0, 2].into_iter().find_map(|number| tty::size(fd::standard(number)))
+}
+
+/// Waits for the shim's word on the start; the pid of the container's first process.
+fn await_started(channel: &Channel, timeline: &mut Vec<TimedStep>) -> Result<i32> {
+    loop {
+        match channel.receive::<Notice>().context("hear from the shim")? {
+            Received::Message(Notice::Steps(steps), _) => {
+                timeline.extend(steps.into_iter().map(|(process, time)| TimedStep::new(&process, time)));
+            }
+            Received::Message(Notice::Started { pid }, _) => return Ok(pid),
+            Received::Message(Notice::Failed(StartFailure { step, call, failure }), _) => {
+                let now = crate::runtime::monotonic_micros();
+                let mut last = TimedStep::new("init", StepTime { step, began: now, ended: now });
+                last.failed = Some(call.unwrap_or_default());
+                timeline.push(last);
+                return Err(failure.into());
+            }
+            Received::Message(..) | Received::Nothing => {}
+            Received::Closed => return Err(Failure::engine("the shim was killed while starting the container").into()),
+        }
+    }
+}
+
+/// Both output streams and, if wanted, input.
+pub fn all_streams(stdin: bool) -> Streams {
+    Streams { stdin, stdout: true, stderr: true }
 }

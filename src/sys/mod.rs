@@ -1,5 +1,11 @@
-//! The kernel: all `unsafe` code and raw system calls of the program. Safe, owned types go out.
+//! The kernel: all `unsafe` code of the program, and the raw system calls that no crate offers in
+//! safe form. Safe, owned types go out; nothing here knows what a container is.
 
 #![allow(unsafe_code)]
 
+pub mod channel;
+pub mod fd;
+pub mod mount;
+pub mod network;
 pub mod process;
+pub mod tty;

@@ -1,7 +1,13 @@
-//! Processes: identity, creation, signals.
+//! Processes: who they are, how they are made.
 
+use std::ffi::{CStr, CString};
 use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 /// This boot's identity: process ids of another boot mean nothing. Empty when the kernel hides it.
 pub fn boot_id() -> &'static str {
@@ -14,11 +20,301 @@ pub fn boot_id() -> &'static str {
 /// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)). `None`
 /// when there is none, or only a zombie of it.
 pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Raw bytes: a process may give itself a name that is not UTF-8.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The command name stands in parentheses and may contain both spaces and parentheses.
-    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace();
     if matches!(fields.next()?, "Z" | "X") {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// A handle on a process that is checked to be the one that began at `start_time`: the handle is
+/// opened first and the time read afterwards, so a recycled number is never taken for the original.
+pub fn open_verified(pid: i32, start: u64) -> Option<OwnedFd> {
+    let handle = rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    (start_time(pid) == Some(start)).then_some(handle)
+}
+
+/// Sends a signal, real-time ones included, through a pidfd (pidfd_send_signal(2)).
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: plain system call on a descriptor that the borrow keeps open; no pointers but null.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How a process ended, as a shell reports it: its exit code, or 128 + the signal's number.
+pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let status = rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
+    Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (_, Some(signal)) => 128 + signal,
+        _ => 255,
+    }))
+}
+
+/// The program itself, handed over so that nobody inside a container can ever write to it: a
+/// detached read-only mount of the file, or a sealed memory copy where that is not to be had
+/// (CVE-2019-5736: a container that is entered may reach the entering program through
+/// `/proc/<pid>/exe`).
+pub fn own_program() -> io::Result<OwnedFd> {
+    super::mount::detached_read_only(c"/proc/self/exe").or_else(|_| sealed_copy_of_self())
+}
+
+fn sealed_copy_of_self() -> io::Result<OwnedFd> {
+    let mut program = fs::File::open("/proc/self/exe")?;
+    let copy = rustix::fs::memfd_create("mydocker", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut copy = fs::File::from(copy);
+    io::copy(&mut program, &mut copy)?;
+    rustix::fs::fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(copy.into())
+}
+
+/// From `linux/sched.h`; the libc crate's constant is too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A child to be made by [`spawn`].
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    /// The program, as a descriptor (execveat(2) with AT_EMPTY_PATH).
+    pub program: BorrowedFd<'a>,
+    /// Its arguments; the environment is empty.
+    pub arguments: &'a [CString],
+    /// `CLONE_NEW*` flags.
+    pub namespaces: u64,
+    /// cgroup v2 directory to be born into (CLONE_INTO_CGROUP).
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Become descriptors 0, 1, 2, … of the child; all others close.
+    pub files: &'a [BorrowedFd<'a>],
+}
+
+/// A child process and the handle on it.
+#[derive(Debug)]
+pub struct Child {
+    /// Process id as the caller sees it.
+    pub pid: i32,
+    /// Handle, immune to reuse of the number.
+    pub pidfd: OwnedFd,
+}
+
+/// Exit code of a child that could not execute the program; nothing else is reported.
+pub const SPAWN_FAILED: i32 = 124;
+
+/// clone3(2) and execveat(2). Between the two the child makes only prepared, async-signal-safe
+/// calls: it may have been cloned while this process held any lock.
+pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
+    // High copies first: a source must not be overwritten before it has been moved to its place.
+    let count = spawn.files.len() as RawFd;
+    let high: Vec<OwnedFd> = std::iter::once(&spawn.program)
+        .chain(spawn.files)
+        .map(|file| rustix::io::fcntl_dupfd_cloexec(file, count + 3))
+        .collect::<Result<_, _>>()?;
+    let mut argv: Vec<*const libc::c_char> = spawn.arguments.iter().map(|a| a.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let envp: [*const libc::c_char; 1] = [std::ptr::null()];
+
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero is a valid `clone_args`: no flags, no stacks, no pointers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = spawn.namespaces | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = spawn.cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM this behaves as fork(2): the child continues on a copy of this
+    // stack. `arguments` and `pidfd` outlive the call. The child's branch below ends in exec or
+    // _exit and touches only memory prepared before the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            for (target, file) in high[1..].iter().enumerate() {
+                // SAFETY: async-signal-safe; both numbers are in range and the source is open.
+                unsafe { libc::dup2(file.as_raw_fd(), target as RawFd) };
+            }
+            // SAFETY: async-signal-safe calls on pointers to null-terminated data prepared above,
+            // which the copied address space still holds.
+            unsafe {
+                libc::syscall(libc::SYS_close_range, count, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+                libc::syscall(
+                    libc::SYS_execveat,
+                    high[0].as_raw_fd(),
+                    c"".as_ptr(),
+                    argv.as_ptr(),
+                    envp.as_ptr(),
+                    libc::AT_EMPTY_PATH,
+                );
+                libc::_exit(SPAWN_FAILED)
+            }
+        }
+        // SAFETY: the kernel stored a fresh descriptor that nobody else owns (CLONE_PIDFD).
+        pid => Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// Which side of a [`fork`] this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The parent.
+    Parent(Child),
+    /// The child, with everything the parent had.
+    Child,
+}
+
+/// fork(2) of a single-threaded process. An error when other threads exist: their locks would stay
+/// locked in the child for ever.
+pub fn fork() -> io::Result<Fork> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("fork with {threads} threads")));
+    }
+    // SAFETY: single-threaded, checked above, so the child may go on to do anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            let number = Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork returned no pid"))?;
+            // Our own unreaped child: the number cannot have been recycled.
+            Ok(Fork::Parent(Child { pid, pidfd: rustix::process::pidfd_open(number, PidfdFlags::empty())? }))
+        }
+    }
+}
+
+/// Replaces this process (execve(2)). Returns only on failure.
+pub fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| {
+        let mut list: Vec<*const libc::c_char> = strings.iter().map(|s| s.as_ptr()).collect();
+        list.push(std::ptr::null());
+        list
+    };
+    let (argv, envp) = (pointers(arguments), pointers(environment));
+    // SAFETY: null-terminated lists of null-terminated strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Leaves at once, without running anything (for a forked shim whose caller's buffers and
+/// destructors are not its own).
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves this process, or for `CLONE_NEWPID` its future children, into namespaces of the process
+/// behind `pidfd`, all at once (setns(2)).
+pub fn enter_namespaces(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+    // SAFETY: plain system call on an open descriptor. The callers are single-threaded, as joining
+    // a mount namespace demands; otherwise the kernel refuses.
+    if unsafe { libc::setns(pidfd.as_raw_fd(), flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives every signal its default action and unblocks all: what the caller ignored (nohup, Rust's
+/// own SIGPIPE) must not reach the container's command.
+pub fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL needs no handler; the kernel refuses SIGKILL, SIGSTOP and glibc its own two.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an empty set, initialised by sigemptyset, is valid for sigprocmask.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Blocks `signals` and returns a descriptor that reads them (signalfd(2)), non-blocking.
+pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before use; signalfd returns a fresh
+    // descriptor that nobody else owns.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for &signal in signals {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            descriptor => Ok(OwnedFd::from_raw_fd(descriptor)),
+        }
+    }
+}
+
+/// Reads one signal number from a [`signal_descriptor`]; `None` when there is none now.
+pub fn read_signal(descriptor: BorrowedFd<'_>) -> Option<i32> {
+    let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>()];
+    match rustix::io::read(descriptor, &mut buffer) {
+        // ssi_signo is the first field, a u32 (signalfd(2)).
+        Ok(length) if length == buffer.len() => {
+            Some(u32::from_ne_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]) as i32)
+        }
+        _ => None,
+    }
+}
+
+/// Which signals this process was started with ignored (nohup): they are not to be forwarded.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: a null new action only queries; `old` is valid for writes and read after success.
+    unsafe {
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Dies by `signal` with its default action, as a program that was not watching for it.
+pub fn die_by(signal: i32) {
+    reset_signals();
+    if let Some(signal) = Signal::from_named_raw(signal) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    }
+}
+
+/// Names this process for `ps` and `pstree`: the kernel's short name and the argument area, which
+/// is overwritten in place (prctl(PR_SET_MM) would need CAP_SYS_RESOURCE).
+pub fn set_title(title: &str) {
+    if let Ok(name) = CString::new(title.chars().take(15).collect::<String>()) {
+        let _ = rustix::thread::set_name(&name);
+    }
+    let Some((start, end)) = argument_area() else { return };
+    let room = end - start;
+    let length = title.len().min(room - 1);
+    // SAFETY: the kernel maps [start, end) writable on this process's stack for its whole life
+    // (proc(5), arg_start and env_end); the standard library has copied what it needs by the time
+    // a program renames itself, and this process reads neither its arguments nor its environment
+    // from there afterwards.
+    unsafe {
+        std::ptr::write_bytes(start as *mut u8, 0, room);
+        std::ptr::copy_nonoverlapping(title.as_ptr(), start as *mut u8, length);
+    }
+}
+
+/// Start and end of the argument strings (fields 48 and 49 of `/proc/self/stat`). A title longer
+/// than the arguments were is cut.
+fn argument_area() -> Option<(usize, usize)> {
+    let stat = fs::read("/proc/self/stat").ok()?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().skip(45);
+    let (start, end) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    (start != 0 && end > start).then_some((start, end))
+}
+
+/// Returns memory that the allocator holds and does not use to the kernel.
+pub fn trim_memory() {
+    // SAFETY: malloc_trim has no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Ignores a signal from here on.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: SIG_IGN needs no handler.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }

@@ -1,0 +1,162 @@
+//! Healing and removal: what is done under the lock when a shim did not live to do it, and how a
+//! container disappears.
+//!
+//! There is no daemon that notices a crash; the next command that touches a container does
+//! (`docs/state.md` has the table of who dies when, what is left and who repairs it).
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+
+use super::Engine;
+use crate::cgroup::Cgroups;
+use crate::container::handle::{self, Locked};
+use crate::container::status::{self, Status};
+use crate::container::{ContainerId, MountSource, names};
+use crate::storage::volume::Volumes;
+use crate::sys::process;
+
+/// Exit code recorded when nobody lived to see the real one.
+pub const UNKNOWN_EXIT: i32 = 255;
+
+impl Engine {
+    /// Locks a container whose record is true: a shim that is about to write down the end is
+    /// waited for, an end that nobody will write down is written down here. `None`: what was left
+    /// of it had to be removed, and is.
+    pub fn lock_settled(&self, id: &ContainerId) -> Result<Option<Locked>> {
+        loop {
+            let mut container = Locked::acquire(self.layout(), id)?;
+            let record = container.record();
+            let alive = record.liveness();
+            if !container.state.status.is_live() || alive.init {
+                return Ok(Some(container));
+            }
+            if alive.shim {
+                // The lock must be free for the shim to record the end.
+                drop(container);
+                self.await_end(id)?;
+                continue;
+            }
+            if status::is_orphaned(&container.state, alive) {
+                self.heal(&mut container)?;
+                if container.config.auto_remove {
+                    self.discard(&mut container)?;
+                    return Ok(None);
+                }
+            }
+            return Ok(Some(container));
+        }
+    }
+
+    /// Does the clean-up of a shim that was killed and writes down the end of its container.
+    fn heal(&self, container: &mut Locked) -> Result<()> {
+        let group = Cgroups::detect()?.group(container.id().as_str())?;
+        group.kill_all()?;
+        group.remove()?;
+        let _ = fs::remove_file(self.layout().socket(container.id()));
+        container.state.exit_code = UNKNOWN_EXIT;
+        container.state.error = "its supervisor was killed, so its exit code is not known".into();
+        container.state.finished = Some(Timestamp::now());
+        container.state.init = None;
+        container.state.shim = None;
+        container.transition(Status::Exited)
+    }
+
+    /// Makes a container disappear: name first, then its directories, renamed away in microseconds
+    /// and deleted later ([`Engine::sweep_trash`]). Interrupted anywhere, it can be repeated. True
+    /// when there is something to sweep.
+    pub fn discard(&self, container: &mut Locked) -> Result<bool> {
+        let anonymous: Vec<String> = if container.config.auto_remove { anonymous_volumes(container) } else { vec![] };
+        let id = container.id().clone();
+        names::release(self.layout(), &container.config.name, &id)?;
+        self.discard_directories(&id)?;
+        self.remove_volumes(&anonymous);
+        Ok(true)
+    }
+
+    /// Removes anonymous volumes of a container (`rm -v`, `--rm`).
+    pub fn remove_volumes(&self, volumes: &[String]) {
+        let store = Volumes::open(self.layout());
+        for name in volumes {
+            // One that another container still uses (`--volumes-from`) is not to be had; nothing lost.
+            let _ = store.remove(name);
+        }
+    }
+
+    /// Renames what belongs to `id` into the trash. The overlay goes first: while the record is
+    /// there, the rest can be found again.
+    pub fn discard_directories(&self, id: &ContainerId) -> Result<()> {
+        let layout = self.layout();
+        let _ = fs::remove_file(layout.socket(id));
+        for (from, kind) in [(layout.container_overlay(id), "overlay"), (layout.container(id), "container")] {
+            let to = layout.trash().join(trash_name(id, kind));
+            match fs::rename(&from, &to) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", from.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes this process's trash, and that of processes that did not live to do it.
+    pub fn sweep_trash(&self) {
+        for entry in fs::read_dir(self.layout().trash()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let deleter = name.to_str().and_then(deleter_of);
+            let alive = deleter.is_some_and(|(pid, start)| process::start_time(pid) == Some(start));
+            let own = deleter.is_some_and(|(pid, _)| pid == std::process::id() as i32);
+            if own || !alive {
+                delete(&entry.path());
+            }
+        }
+    }
+
+    /// Every orphan of this data root, healed: called by commands that change things anyway.
+    pub fn heal_name_holder(&self, name: &str) -> Result<()> {
+        if let Some(id) = names::holder(self.layout(), name)?
+            && let Ok(record) = handle::load(self.layout(), &id)
+            && status::is_orphaned(&record.state, record.liveness())
+        {
+            self.lock_settled(&id)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names of the volumes that were made for this container alone.
+pub fn anonymous_volumes(container: &Locked) -> Vec<String> {
+    container
+        .config
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, anonymous: true, .. } => Some(name.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// `<id>.<kind>.<pid>-<start time>` of the process that will delete it.
+fn trash_name(id: &ContainerId, kind: &str) -> PathBuf {
+    let pid = std::process::id() as i32;
+    PathBuf::from(format!("{id}.{kind}.{pid}-{}", process::start_time(pid).unwrap_or_default()))
+}
+
+fn deleter_of(name: &str) -> Option<(i32, u64)> {
+    let (pid, start) = name.rsplit('.').next()?.split_once('-')?;
+    Some((pid.parse().ok()?, start.parse().ok()?))
+}
+
+/// Deletes a tree of a container. The standard library's walk works on descriptors and follows no
+/// link; overlayfs leaves a `work/work` directory of mode 0, which root may enter all the same.
+fn delete(path: &Path) {
+    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if let Err(error) = result {
+        tracing::debug!("delete {}: {error}", path.display());
+    }
+}

@@ -1,0 +1,449 @@
+//! Moving bytes between a container and whoever is attached to it, without ever blocking the
+//! process that moves them.
+//!
+//! Used by the shim, whose clients come and go, and by exec, whose one client is its own caller.
+//! The data path has one hop: clients hand over their descriptors and this process reads and writes
+//! them itself. Memory is bounded: a source is read only while nobody who wants its bytes is behind,
+//! so a slow reader slows the container down, as a pipe would, and a vanished one is forgotten.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::logs::{LogWriter, Stream};
+use crate::sys::tty::RawMode;
+
+/// Bytes moved at once: the capacity of a pipe (pipe(7)).
+const CHUNK: usize = 64 * 1024;
+
+/// A descriptor of somebody else that is written without blocking.
+#[derive(Debug)]
+pub struct Sink {
+    file: OwnedFd,
+    pending: Vec<u8>,
+    dead: bool,
+}
+
+impl Sink {
+    /// Takes a caller's standard stream. Setting O_NONBLOCK on it would change it for everybody who
+    /// shares it (the user's shell), so pipes and terminals are opened anew; sockets, files and
+    /// other devices are written as they are.
+    pub fn new(file: OwnedFd) -> Sink {
+        let file = reopen(file, OFlags::WRONLY);
+        Sink { file, pending: Vec::new(), dead: false }
+    }
+
+    /// Bytes wait to be written.
+    pub fn is_behind(&self) -> bool {
+        !self.pending.is_empty() && !self.dead
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let written = if self.pending.is_empty() { self.write_now(bytes) } else { 0 };
+        if !self.dead && written < bytes.len() {
+            self.pending.extend_from_slice(&bytes[written..]);
+        }
+    }
+
+    fn flush(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        let written = self.write_now(&pending);
+        if !self.dead && written < pending.len() {
+            self.pending = pending;
+            self.pending.drain(..written);
+        }
+    }
+
+    /// Writes what fits; a reader that is gone makes the sink dead.
+    fn write_now(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() && !self.dead {
+            match write_without_waiting(self.file.as_fd(), &bytes[written..]) {
+                Ok(count) => written += count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(_) => self.dead = true,
+            }
+        }
+        written
+    }
+}
+
+/// A socket would block; MSG_DONTWAIT applies to this call only.
+fn write_without_waiting(file: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<usize> {
+    use rustix::net::SendFlags;
+    match rustix::net::send(file, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(Errno::NOTSOCK) => rustix::io::write(file, bytes),
+        result => result,
+    }
+}
+
+/// The same pipe or terminal with an open file description of our own, non-blocking.
+fn reopen(file: OwnedFd, access: OFlags) -> OwnedFd {
+    let Ok(found) = rustix::fs::fstat(&file) else { return file };
+    let terminal = rustix::termios::isatty(&file);
+    if FileType::from_raw_mode(found.st_mode) != FileType::Fifo && !terminal {
+        return file;
+    }
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).unwrap_or(file)
+}
+
+/// A client's standard input.
+#[derive(Debug)]
+struct Input {
+    file: OwnedFd,
+    keys: DetachKeys,
+}
+
+/// What a client lends.
+#[derive(Debug, Default)]
+pub struct Lent {
+    /// Its standard input.
+    pub stdin: Option<OwnedFd>,
+    /// Its standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Its standard error.
+    pub stderr: Option<OwnedFd>,
+    /// Bytes that detach; empty for never.
+    pub detach_keys: Vec<u8>,
+}
+
+/// Somebody attached.
+#[derive(Debug)]
+pub struct Client {
+    /// Told apart from the others by this.
+    pub token: u64,
+    input: Option<Input>,
+    stdout: Option<Sink>,
+    stderr: Option<Sink>,
+    /// Puts the client's terminal back if it is killed.
+    pub terminal: Option<RawMode>,
+}
+
+impl Client {
+    /// Takes what a client lends.
+    pub fn new(token: u64, lent: Lent) -> Client {
+        let input = lent.stdin.map(|file| Input {
+            file: reopen(file, OFlags::RDONLY),
+            keys: DetachKeys { keys: lent.detach_keys, matched: 0 },
+        });
+        let terminal = input.as_ref().and_then(|input| RawMode::remember(input.file.as_fd()).ok().flatten());
+        Client {
+            token,
+            input,
+            stdout: lent.stdout.map(Sink::new),
+            stderr: lent.stderr.map(Sink::new),
+            terminal,
+        }
+    }
+
+    /// Output waits to be written to this client.
+    pub fn is_behind(&self) -> bool {
+        [&self.stdout, &self.stderr].into_iter().flatten().any(Sink::is_behind)
+    }
+
+    fn sink(&mut self, stream: Stream) -> &mut Option<Sink> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+/// Recognises the detach sequence; bytes that begin it are held back until it is clear.
+#[derive(Debug)]
+struct DetachKeys {
+    keys: Vec<u8>,
+    matched: usize,
+}
+
+impl DetachKeys {
+    /// Appends what is to be passed on to `out`; true when the sequence is complete.
+    fn filter(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        if self.keys.is_empty() {
+            out.extend_from_slice(bytes);
+            return false;
+        }
+        for &byte in bytes {
+            if byte == self.keys[self.matched] {
+                self.matched += 1;
+                if self.matched == self.keys.len() {
+                    return true;
+                }
+                continue;
+            }
+            out.extend_from_slice(&self.keys[..self.matched]);
+            self.matched = usize::from(byte == self.keys[0]);
+            if self.matched == 0 {
+                out.push(byte);
+            }
+        }
+        false
+    }
+}
+
+/// The container's side of its standard streams.
+#[derive(Debug)]
+pub struct Streams {
+    tty: bool,
+    stdin_once: bool,
+    stdin: Option<OwnedFd>,
+    to_container: Vec<u8>,
+    stdin_ending: bool,
+    sources: Vec<(Stream, OwnedFd)>,
+    /// Who is attached.
+    pub clients: Vec<Client>,
+    log: Option<LogWriter>,
+}
+
+/// What a descriptor in the poll set belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// A source of output.
+    Source(Stream),
+    /// The container's standard input has room.
+    Stdin,
+    /// A client's standard input has bytes.
+    Input(u64),
+    /// A client's stream has room again.
+    Room(u64, Stream),
+}
+
+/// The container's ends as the parent keeps them.
+#[derive(Debug)]
+pub enum Ends {
+    /// A terminal's controlling side.
+    Terminal(OwnedFd),
+    /// Pipes: writing end of standard input, reading ends of output and error.
+    Pipes(Option<OwnedFd>, OwnedFd, OwnedFd),
+}
+
+impl Streams {
+    /// Takes the container's ends. `stdin_once`: the container's standard input ends with the
+    /// first client's.
+    pub fn new(ends: Ends, open_stdin: bool, stdin_once: bool, log: Option<LogWriter>) -> std::io::Result<Streams> {
+        let (tty, stdin, sources) = match ends {
+            Ends::Terminal(console) => {
+                rustix::io::ioctl_fionbio(&console, true)?;
+                let stdin = if open_stdin { Some(console.try_clone()?) } else { None };
+                (true, stdin, vec![(Stream::Stdout, console)])
+            }
+            Ends::Pipes(stdin, stdout, stderr) => {
+                for end in [&stdin].into_iter().flatten().chain([&stdout, &stderr]) {
+                    rustix::io::ioctl_fionbio(end, true)?;
+                }
+                (false, stdin, vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)])
+            }
+        };
+        Ok(Streams {
+            tty,
+            stdin_once,
+            stdin,
+            to_container: Vec::new(),
+            stdin_ending: false,
+            sources,
+            clients: Vec::new(),
+            log,
+        })
+    }
+
+    /// The terminal's controlling side, for window sizes.
+    pub fn console(&self) -> Option<BorrowedFd<'_>> {
+        self.sources.first().filter(|_| self.tty).map(|(_, console)| console.as_fd())
+    }
+
+    /// All output has been read.
+    pub fn is_drained(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Appends the descriptors to wait for.
+    pub fn watch<'a>(&'a self, set: &mut Vec<(Watch, BorrowedFd<'a>, PollFlags)>) {
+        for (stream, source) in &self.sources {
+            let behind = self.clients.iter().any(|client| {
+                let sink = if *stream == Stream::Stdout { &client.stdout } else { &client.stderr };
+                sink.as_ref().is_some_and(Sink::is_behind)
+            });
+            if !behind {
+                set.push((Watch::Source(*stream), source.as_fd(), PollFlags::IN));
+            }
+        }
+        if let Some(stdin) = self.stdin.as_ref().filter(|_| !self.to_container.is_empty()) {
+            set.push((Watch::Stdin, stdin.as_fd(), PollFlags::OUT));
+        }
+        for client in &self.clients {
+            if let Some(input) = client.input.as_ref().filter(|_| self.to_container.is_empty()) {
+                set.push((Watch::Input(client.token), input.file.as_fd(), PollFlags::IN));
+            }
+            for (stream, sink) in [(Stream::Stdout, &client.stdout), (Stream::Stderr, &client.stderr)] {
+                if let Some(sink) = sink.as_ref().filter(|sink| sink.is_behind()) {
+                    set.push((Watch::Room(client.token, stream), sink.file.as_fd(), PollFlags::OUT));
+                }
+            }
+        }
+    }
+
+    /// Does what a ready descriptor calls for. `Some(token)`: that client typed its detach keys.
+    pub fn handle(&mut self, watch: Watch) -> Option<u64> {
+        match watch {
+            Watch::Source(stream) => self.read_source(stream),
+            Watch::Stdin => self.write_stdin(),
+            Watch::Input(token) => return self.read_input(token),
+            Watch::Room(token, stream) => {
+                if let Some(client) = self.clients.iter_mut().find(|client| client.token == token)
+                    && let Some(sink) = client.sink(stream)
+                {
+                    sink.flush();
+                }
+            }
+        }
+        None
+    }
+
+    fn read_source(&mut self, stream: Stream) {
+        let Some(index) = self.sources.iter().position(|(s, _)| *s == stream) else { return };
+        let source = &self.sources[index].1;
+        let mut buffer = Vec::with_capacity(CHUNK);
+        let ended = match rustix::io::read(source, rustix::buffer::spare_capacity(&mut buffer)) {
+            Ok(0) => true,
+            Ok(_) => false,
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            // A terminal whose other side is closed says EIO.
+            Err(_) => true,
+        };
+        if ended {
+            self.sources.remove(index);
+            return;
+        }
+        if let Some(log) = &mut self.log {
+            log.append(stream, &buffer);
+        }
+        for client in &mut self.clients {
+            let sink = client.sink(stream);
+            if let Some(open) = sink {
+                open.write(&buffer);
+                if open.dead {
+                    *sink = None;
+                }
+            }
+        }
+    }
+
+    fn write_stdin(&mut self) {
+        let Some(stdin) = &self.stdin else { return self.to_container.clear() };
+        match rustix::io::write(stdin, &self.to_container) {
+            Ok(count) => drop(self.to_container.drain(..count)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // The container closed its standard input: nobody will ever read the rest.
+            Err(_) => {
+                self.to_container.clear();
+                self.stdin = None;
+            }
+        }
+        self.end_stdin_when_due();
+    }
+
+    fn read_input(&mut self, token: u64) -> Option<u64> {
+        let client = self.clients.iter_mut().find(|client| client.token == token)?;
+        let input = client.input.as_mut()?;
+        let mut buffer = Vec::with_capacity(CHUNK);
+        let read = rustix::net::recv(
+            &input.file,
+            rustix::buffer::spare_capacity(&mut buffer),
+            rustix::net::RecvFlags::DONTWAIT,
+        );
+        let read = match read {
+            Err(Errno::NOTSOCK) => rustix::io::read(&input.file, rustix::buffer::spare_capacity(&mut buffer)),
+            other => other.map(|(count, _)| count),
+        };
+        match read {
+            Err(Errno::AGAIN | Errno::INTR) => return None,
+            Ok(0) | Err(_) => {
+                client.input = None;
+                if self.stdin_once && !self.tty {
+                    self.stdin_ending = true;
+                    self.end_stdin_when_due();
+                }
+                return None;
+            }
+            Ok(_) => {}
+        }
+        let detached = input.keys.filter(&buffer, &mut self.to_container);
+        if detached {
+            client.input = None;
+        }
+        if !self.to_container.is_empty() {
+            self.write_stdin();
+        }
+        detached.then_some(token)
+    }
+
+    /// Closes the container's standard input once everything before the end has been passed on.
+    fn end_stdin_when_due(&mut self) {
+        if self.stdin_ending && self.to_container.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    /// The container has ended: reads what is left without waiting for more. A source that a
+    /// surviving process still holds open (shared PID namespace) is let go.
+    pub fn drain_available(&mut self) {
+        self.stdin = None;
+        self.to_container.clear();
+        for client in &mut self.clients {
+            client.input = None;
+        }
+        let mut index = 0;
+        while index < self.sources.len() {
+            let (stream, source) = &self.sources[index];
+            let stream = *stream;
+            let behind = self.clients.iter_mut().any(|client| client.sink(stream).as_ref().is_some_and(Sink::is_behind));
+            if behind {
+                index += 1;
+                continue;
+            }
+            let empty = {
+                let mut poll = [rustix::event::PollFd::new(source, PollFlags::IN)];
+                matches!(rustix::event::poll(&mut poll, Some(&ZERO)), Ok(0))
+            };
+            if empty {
+                self.sources.remove(index);
+            } else {
+                self.read_source(stream);
+            }
+        }
+    }
+
+    /// Ends the log: nothing more will come.
+    pub fn finish_log(&mut self) {
+        if let Some(mut log) = self.log.take() {
+            log.finish();
+        }
+    }
+}
+
+const ZERO: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn type_keys(keys: &[u8], chunks: &[&[u8]]) -> (Vec<u8>, bool) {
+        let mut detach = DetachKeys { keys: keys.to_vec(), matched: 0 };
+        let mut out = Vec::new();
+        let done = chunks.iter().any(|chunk| detach.filter(chunk, &mut out));
+        (out, done)
+    }
+
+    #[test]
+    fn detach_keys_are_found_across_reads_and_never_swallow_others() {
+        assert_eq!(type_keys(b"\x10\x11", &[b"ab\x10", b"\x11"]), (b"ab".to_vec(), true));
+        assert_eq!(type_keys(b"\x10\x11", &[b"\x10", b"x"]), (b"\x10x".to_vec(), false));
+        assert_eq!(type_keys(b"\x10\x11", &[b"\x10\x10\x11"]), (b"\x10".to_vec(), true));
+        assert_eq!(type_keys(b"", &[b"\x10\x11"]), (b"\x10\x11".to_vec(), false));
+    }
+}

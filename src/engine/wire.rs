@@ -1,0 +1,65 @@
+//! What a shim and its clients say to each other: one JSON message a frame.
+//!
+//! ```text
+//! client ──Attach{…} + its descriptors──▶ shim       (run and start: inherited by fork instead)
+//!        ◀──────────── Attached ─────────
+//!        ──Wait──▶                                    (stop, wait, rm: no streams)
+//!        ──Signal(n), Resize(size)──▶
+//!        ◀── Steps, then Started or Failed            (to the client that started it)
+//!        ◀── Detached                                 (detach keys were typed)
+//!        ◀── Exited{code}                             (state recorded, all output delivered)
+//! ```
+//!
+//! End of file from the client: it is gone; the container goes on. End of file from the shim
+//! without `Exited`: the shim was killed; the caller looks at the kernel.
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::Streams;
+use crate::runtime::{StartFailure, StepTime};
+use crate::sys::tty::Size;
+
+/// From a client to the shim.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Join these streams; their descriptors come along in the order input, output, error.
+    Attach {
+        /// Which.
+        streams: Streams,
+        /// Bytes that detach; empty for never.
+        detach_keys: Vec<u8>,
+        /// The client's window.
+        size: Option<Size>,
+    },
+    /// Only tell me when it ends.
+    Wait,
+    /// Pass a signal on to the first process.
+    Signal(i32),
+    /// The client's window has another size.
+    Resize(Size),
+}
+
+/// From the shim to a client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Notice {
+    /// The timed steps of the start.
+    Steps(Vec<(String, StepTime)>),
+    /// The command runs.
+    Started {
+        /// Its process id on the host.
+        pid: i32,
+    },
+    /// The start failed; the record says so already.
+    Failed(StartFailure),
+    /// The streams are joined.
+    Attached,
+    /// The client's detach keys were typed; its descriptors are let go.
+    Detached,
+    /// The container ended, this is recorded, and all output has been delivered.
+    Exited {
+        /// Its code, 128+n by signal.
+        code: i32,
+    },
+}

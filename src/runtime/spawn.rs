@@ -1,0 +1,136 @@
+//! The parent side of a start: clone init, let the caller record it, hand over the plan, listen.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::thread::LinkNameSpaceType;
+
+use super::plan::InitPlan;
+use super::{Report, StartFailure, StepTime, init};
+use crate::sys::channel::{Channel, Received};
+use crate::sys::process::{self, Child, Spawn};
+
+/// What the parent must know to make init.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    /// Shown by `ps`: `mydocker: init NAME` until the command takes over.
+    pub name: &'a str,
+    /// The program, from [`process::own_program`].
+    pub program: BorrowedFd<'a>,
+    /// `CLONE_NEW*` flags.
+    pub namespaces: u64,
+    /// PID namespace to be born into, by path.
+    pub pid_namespace: Option<&'a Path>,
+    /// cgroup v2 directory to be born into.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Standard input, output and error.
+    pub streams: [BorrowedFd<'a>; 3],
+    /// Handle on the process whose namespaces are entered (exec).
+    pub target: Option<BorrowedFd<'a>>,
+}
+
+/// An init that exists and waits for its plan.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The process.
+    pub child: Child,
+    plan: OwnedFd,
+    report: Channel,
+}
+
+/// An init that has its plan.
+#[derive(Debug)]
+pub struct Released {
+    /// The process.
+    pub child: Child,
+    report: Channel,
+}
+
+/// A start that succeeded: the command runs.
+#[derive(Debug)]
+pub struct Started {
+    /// The process.
+    pub child: Child,
+    /// Controlling side of its terminal.
+    pub console: Option<OwnedFd>,
+}
+
+/// Clones init. It does nothing before [`Prepared::release`]; if this process dies first, so does it.
+pub fn prepare(birth: &Birth<'_>) -> Result<Prepared> {
+    let (plan_read, plan_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe for the plan")?;
+    let (report, report_child) = Channel::pair().context("make a channel for reports")?;
+    if let Some(path) = birth.pid_namespace {
+        let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open PID namespace {}", path.display()))?;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ProcessID))
+            .with_context(|| format!("join PID namespace {}", path.display()))?;
+    }
+    let name: String = birth.name.chars().filter(|c| *c != '\0').collect();
+    let arguments = ["mydocker:", "init", &name].map(|a| CString::new(a).unwrap_or_default());
+    let [input, output, error] = birth.streams;
+    let mut files = vec![input, output, error, plan_read.as_fd(), report_child.as_fd()];
+    files.extend(birth.target);
+    let child = process::spawn(&Spawn {
+        program: birth.program,
+        arguments: &arguments,
+        namespaces: birth.namespaces,
+        cgroup: birth.cgroup,
+        files: &files,
+    })
+    .context("clone init")?;
+    Ok(Prepared { child, plan: plan_write, report })
+}
+
+impl Prepared {
+    /// Hands over the plan: from here on init acts.
+    pub fn release(self, plan: &InitPlan) -> Result<Released> {
+        let text = serde_json::to_vec(plan).context("encode the plan")?;
+        // An init that died meanwhile makes this fail with EPIPE; its end is told by the report.
+        let _ = File::from(self.plan).write_all(&text);
+        Ok(Released { child: self.child, report: self.report })
+    }
+}
+
+impl Released {
+    /// Waits until the command has been executed, or for the reason why not; then init is reaped.
+    /// Timed steps are appended to `steps`.
+    pub fn wait(self, steps: &mut Vec<StepTime>) -> Result<Started, StartFailure> {
+        let mut console = None;
+        let mut ready = false;
+        loop {
+            match self.report.receive::<Report>() {
+                Ok(Received::Message(Report::Step(step), _)) => steps.push(step),
+                Ok(Received::Message(Report::Console, files)) => console = files.into_iter().next(),
+                Ok(Received::Message(Report::Ready, _)) => ready = true,
+                Ok(Received::Message(Report::Failed(failure), _)) => {
+                    wait_for_end(&self.child);
+                    return Err(failure);
+                }
+                Ok(Received::Closed) if ready => return Ok(Started { child: self.child, console }),
+                Ok(Received::Closed | Received::Nothing) | Err(_) => {
+                    return Err(init::silent_end(wait_for_end(&self.child)));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a child that is about to end; its exit code.
+pub fn wait_for_end(child: &Child) -> i32 {
+    loop {
+        match process::reap(child.pidfd.as_fd()) {
+            Ok(Some(code)) => return code,
+            Ok(None) => {
+                let mut poll = [rustix::event::PollFd::new(&child.pidfd, rustix::event::PollFlags::IN)];
+                let _ = rustix::event::poll(&mut poll, None);
+            }
+            Err(_) => return 255,
+        }
+    }
+}
