@@ -1,1 +1,5 @@
 //! OCI runtime.
+
+pub mod capabilities;
+mod rooted;
+pub mod user;
