@@ -6,6 +6,7 @@
 
 pub mod handle;
 pub mod names;
+pub mod random_name;
 pub mod status;
 
 use std::collections::BTreeMap;

@@ -17,7 +17,8 @@ use crate::container::{
 };
 use crate::error::Failure;
 use crate::image::{self, Image};
-use crate::runtime::{capabilities, identity, spec};
+use crate::runtime::capabilities::{self, Privilege};
+use crate::runtime::{identity, spec};
 use crate::storage::volume::{self, Volumes};
 use crate::store::{self, Durability};
 use crate::sys::signal;
@@ -123,7 +124,7 @@ impl Engine {
                 .map_err(|_| Failure::usage(format!("invalid IP address in add-host: {:?}", host.address)))?;
         }
         let mut security = request.security.clone();
-        capabilities::effective_set(security.privileged.into(), &security.cap_add, &security.cap_drop)?;
+        capabilities::effective_set(Privilege::Ordinary, &security.cap_add, &security.cap_drop)?;
         for list in [&mut security.cap_add, &mut security.cap_drop] {
             for name in list.iter_mut() {
                 *name = capabilities::normalise(name)?;

@@ -22,7 +22,7 @@ use crate::container::NamespaceMode;
 use crate::error::Failure;
 use crate::runtime::plan::{InitPlan, Step, process_steps};
 use crate::runtime::spawn::{self, Birth, Started};
-use crate::runtime::{Launch, StartFailure, capabilities};
+use crate::runtime::{Launch, StartFailure};
 use crate::sys::tty::{self, RawMode};
 use crate::sys::{fd, process};
 
@@ -53,8 +53,8 @@ impl Engine {
             target: Some(target.as_fd()),
         })?;
         drop(pipes.child);
-        let released = prepared.release(&plan)?;
-        let started = released.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
+        let started =
+            prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
         if request.detach {
             return Ok(0);
         }
@@ -86,8 +86,7 @@ impl Engine {
             steps.push(Step::OpenTerminal { size: window(), console: false });
         }
         let privileged = config.security.privileged || request.privileged;
-        let set = capabilities::effective_set(privileged.into(), &config.security.cap_add, &config.security.cap_drop)?;
-        let set: std::collections::HashSet<_> = set.names().filter_map(|name| lower::spec_capability(&name)).collect();
+        let set = lower::spec_capabilities(config, privileged)?;
         let mut environment = config.process.env.clone();
         if request.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
             environment.push("TERM=xterm".into());

@@ -14,11 +14,12 @@ use oci_spec::runtime::{
 use rustix::fs::{Mode, OFlags};
 
 use super::devices;
-use crate::cgroup::{Cgroups, Mode as CgroupMode};
+use crate::cgroup::{Cgroups, Mode as CgroupMode, View};
 use crate::container::{Config, ContainerId, Mount, MountSource, NamespaceMode, NetworkMode, Tmpfs, handle};
 use crate::error::Failure;
 use crate::layout::Layout;
-use crate::runtime::{Launch, Overlay, capabilities, spec};
+use crate::runtime::capabilities::{self, Privilege};
+use crate::runtime::{Launch, Overlay, spec};
 use crate::sys::process;
 
 /// Everything the runtime needs, and the descriptors that must stay open until it has used them.
@@ -42,13 +43,13 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
         overlay: Some(overlay(layout, config)),
         user: config.process.user.clone(),
         groups: config.process.group_add.clone(),
-        cgroup_namespace: cgroups.mode() == CgroupMode::V2,
+        cgroup_namespace: cgroups.mode == CgroupMode::V2,
         ..Launch::default()
     };
 
     let namespaces = namespaces(layout, config, &mut held, &mut launch)?;
     let mut mounts = spec::base_mounts(privileged);
-    mounts.extend(cgroup_mounts(cgroups, id, privileged, &mut launch));
+    mounts.extend(cgroup_mounts(cgroups, id, privileged, &mut launch)?);
     mounts.extend(ipc_mounts(config));
     mounts.extend(engine_files(layout, config));
     for tmpfs in &config.tmpfs {
@@ -58,8 +59,7 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
         mounts.push(user_mount(layout, mount, &mut launch));
     }
 
-    let set = capabilities::effective_set(privileged, &config.security.cap_add, &config.security.cap_drop)?;
-    let set: HashSet<Capability> = set.iter().filter_map(|name| spec_capability(name)).collect();
+    let set = spec_capabilities(config, privileged)?;
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())
         .permitted(set.clone())
@@ -70,7 +70,6 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
 
     let mut arguments = config.process.entrypoint.clone();
     arguments.extend(config.process.command.iter().cloned());
-    let rlimits: Vec<PosixRlimit> = config.ulimits.iter().map(rlimit).collect::<Result<_>>()?;
     let process = ProcessBuilder::default()
         .terminal(config.process.tty)
         .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
@@ -78,7 +77,7 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
         .env(config.process.env.clone())
         .cwd(&config.process.workdir)
         .capabilities(capabilities)
-        .rlimits(rlimits)
+        .rlimits(rlimits(config)?)
         .no_new_privileges(config.security.no_new_privileges)
         .build()?;
 
@@ -113,9 +112,16 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
     Ok(Lowered { spec, launch, held })
 }
 
-/// Parses one of our normalised names (`NET_ADMIN`, with or without `CAP_`).
-pub fn spec_capability(name: &str) -> Option<Capability> {
-    Capability::from_str(name.trim_start_matches("CAP_")).ok()
+/// The capabilities that processes of this container may have.
+pub fn spec_capabilities(config: &Config, privileged: bool) -> Result<HashSet<Capability>> {
+    let privilege = if privileged { Privilege::Privileged } else { Privilege::Ordinary };
+    let set = capabilities::effective_set(privilege, &config.security.cap_add, &config.security.cap_drop)?;
+    Ok(set.names().filter_map(|name| Capability::from_str(name.trim_start_matches("CAP_")).ok()).collect())
+}
+
+/// The resource limits of this container's processes.
+pub fn rlimits(config: &Config) -> Result<Vec<PosixRlimit>> {
+    config.ulimits.iter().map(rlimit).collect()
 }
 
 fn overlay(layout: &Layout, config: &Config) -> Overlay {
@@ -200,25 +206,30 @@ fn hold(layout: &Layout, peer: &str, file: &str, held: &mut Vec<OwnedFd>) -> Res
 }
 
 /// The container's own cgroup as `/sys/fs/cgroup`, read-only unless privileged (CVE-2022-0492).
-fn cgroup_mounts(cgroups: &Cgroups, id: &ContainerId, privileged: bool, launch: &mut Launch) -> Vec<SpecMount> {
+fn cgroup_mounts(
+    cgroups: &Cgroups,
+    id: &ContainerId,
+    privileged: bool,
+    launch: &mut Launch,
+) -> Result<Vec<SpecMount>> {
     let base = ["nosuid", "noexec", "nodev"];
     let with = |extra: &[&'static str]| -> Vec<&'static str> { base.iter().chain(extra).copied().collect() };
     let access: &[&'static str] = if privileged { &[] } else { &["ro"] };
-    if cgroups.mode() == CgroupMode::V2 {
-        return vec![spec::mount("cgroup2", "cgroup", "/sys/fs/cgroup", &with(access))];
+    let View::Directories { mounts: hierarchies, links } = cgroups.group(id.as_str())?.own_view() else {
+        return Ok(vec![spec::mount("cgroup2", "cgroup", "/sys/fs/cgroup", &with(access))]);
+    };
+    if hierarchies.is_empty() {
+        return Ok(Vec::new());
     }
-    let view = cgroups.own_view(id.as_str());
-    if view.directories.is_empty() {
-        return Vec::new();
-    }
+    launch.links.extend(links.into_iter().map(|link| (format!("/sys/fs/cgroup/{}", link.name), link.target)));
     let mut mounts = vec![spec::mount("tmpfs", "tmpfs", "/sys/fs/cgroup", &with(&["mode=755", "size=64k"]))];
-    for (name, path) in &view.directories {
-        mounts.push(spec::bind(path, &format!("/sys/fs/cgroup/{name}"), &with(access)));
+    for hierarchy in &hierarchies {
+        mounts.push(spec::bind(&hierarchy.source, &format!("/sys/fs/cgroup/{}", hierarchy.name), &with(access)));
     }
     if !privileged {
         launch.seal.push("/sys/fs/cgroup".into());
     }
-    mounts
+    Ok(mounts)
 }
 
 fn ipc_mounts(config: &Config) -> Vec<SpecMount> {

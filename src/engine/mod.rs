@@ -4,12 +4,19 @@
 //! typed values for them to render. The engine prints nothing and knows no command line.
 
 pub mod create;
+mod devices;
 pub mod exec;
+mod files;
 pub mod lifecycle;
 pub mod logs;
+mod lower;
 pub mod query;
+mod recover;
 pub mod request;
+mod shim;
+mod streams;
 pub mod supervise;
+mod wire;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;

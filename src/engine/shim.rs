@@ -138,12 +138,13 @@ fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> Result<Runn
 
     // init's own start (0.5 ms) runs on another processor while this one makes the cgroup and the
     // rest; on v2 the child is born into the cgroup, which must therefore exist first.
-    let born_inside = cgroups.mode() == crate::cgroup::Mode::V2;
+    let born_inside = cgroups.mode == crate::cgroup::Mode::V2;
     let early = if born_inside { Some(make_group(&cgroups, &config, steps)?) } else { None };
     let namespaces = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let pipes = standard_streams(&config).map_err(at("make standard streams"))?;
     let program = process::own_program().context("open our own program").map_err(at("open our own program"))?;
-    let birth_group = early.as_ref().and_then(Group::v2_dir_fd);
+    let birth_group =
+        early.as_ref().map(Group::v2_dir_fd).transpose().map_err(at("open the cgroup"))?.flatten();
     let prepared = steps
         .time("clone init", || {
             spawn::prepare(&Birth {
@@ -261,7 +262,7 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     let id = orders.container.id().clone();
     let _ = std::fs::remove_file(layout.socket(&id));
     if let Ok(cgroups) = Cgroups::detect() {
-        let _ = cgroups.group(id.as_str()).remove();
+        let _ = cgroups.group(id.as_str()).and_then(|group| group.remove());
     }
     let code = match failure.failure.class {
         Class::CommandNotFound => 127,
@@ -478,7 +479,7 @@ impl Shim {
     fn end(mut self, engine: &Engine, config: &Config, group: &Group, code: i32) {
         self.streams.drain_available();
         // Processes that shared somebody else's PID namespace may have outlived the first one.
-        group.kill_all();
+        let _ = group.kill_all();
         let _ = group.remove();
         // Clients that are slow keep what is theirs; the record does not wait for them.
         if self.streams.is_drained() {
@@ -542,4 +543,18 @@ pub fn make_overlay(engine: &Engine, config: &Config) -> Result<()> {
     make(&directory.join("upper"), 0o755)?;
     make(&directory.join("work"), 0o700)?;
     make(&directory.join("merged"), 0o700)
+}
+
+/// The plan of a start of this container, as data; makes nothing.
+pub fn plan_as_data(engine: &Engine, config: &Config) -> Result<serde_json::Value> {
+    let cgroups = Cgroups::detect()?;
+    let Lowered { spec, mut launch, .. } = lower::lower(engine.layout(), config, &cgroups)?;
+    let group = cgroups.group(config.id.as_str())?;
+    launch.cgroup_tasks = group.join_files();
+    let plan = plan::lower(&spec, &launch)?;
+    Ok(serde_json::json!({
+        "namespaces": plan::namespace_names(plan.namespaces),
+        "cgroup": group.members.iter().map(|member| &member.path).collect::<Vec<_>>(),
+        "steps": plan.init.steps,
+    }))
 }

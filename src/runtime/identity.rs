@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{Gid, Uid};
 use rustix::process::{Resource, Rlimit};
 
-use super::capabilities;
+use super::capabilities::{self, Privilege};
 use super::plan::ResourceLimit;
 use super::rootfs::{Call, Root};
 use super::user::{self, Identity};
@@ -96,13 +96,14 @@ pub fn resolve_user(root: &Root, user: &str, groups: &[String]) -> Result<Identi
 /// CAP_SETGID is held, before the uid; permitted and effective are set after the change of user.
 /// Inheritable and ambient end up empty, so that exec gives nothing (CVE-2022-24769).
 pub fn become_user(identity: &Identity, capability_names: &[String]) -> Result<()> {
-    let set = capabilities::parse_set(capability_names)?;
+    // Nothing but these: everything dropped, these added.
+    let set = capabilities::effective_set(Privilege::Ordinary, capability_names, &["ALL".to_owned()])?;
     let uid = Uid::from_raw(identity.uid);
     let gid = Gid::from_raw(identity.gid);
     for number in 0..=2 {
         give_stream(number, uid);
     }
-    capabilities::drop_bounding(&set)?;
+    capabilities::drop_bounding(set)?;
     if identity.uid != 0 {
         rustix::thread::set_keep_capabilities(false).call("prctl")?;
     }
@@ -110,7 +111,7 @@ pub fn become_user(identity: &Identity, capability_names: &[String]) -> Result<(
     rustix::thread::set_thread_groups(&groups).call("setgroups").context("set supplementary groups")?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).call("setresgid").context("set group")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid").context("set user")?;
-    capabilities::set_after_user_change(&set, identity.uid)?;
+    capabilities::set_after_user_change(set, identity.uid)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
 }

@@ -11,8 +11,9 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::DumpableBehavior;
 use rustix::pty::OpenptFlags;
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::LinkNameSpaceType;
 
+use super::diagnose::Lookup;
 use super::plan::{InitPlan, Step};
 use super::rootfs::{Call, CallFailed, Root};
 use super::user::Identity;
@@ -87,7 +88,7 @@ impl Init {
                     join(path).with_context(|| format!("join cgroup {}", path.display()))?;
                 }
             }
-            Step::NewCgroupNamespace => rustix::thread::unshare(UnshareFlags::NEWCGROUP).call("unshare")?,
+            Step::NewCgroupNamespace => process::new_cgroup_namespace().call("unshare")?,
             Step::JoinNamespace { path } => {
                 let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call("open")?;
                 rustix::thread::move_into_link_name_space(namespace.as_fd(), None)
@@ -208,14 +209,16 @@ impl Init {
         let path = environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
         let program = arguments.first().map(String::as_str).unwrap_or_default();
         let root = Root::open("/".as_ref())?;
-        let file = diagnose::find_in_path(root.descriptor(), program, path)?;
+        let cwd = rustix::process::getcwd(Vec::new()).call("getcwd")?;
+        let lookup = Lookup { root: root.descriptor(), cwd: &cwd.to_string_lossy(), argv0: program, path };
+        let file = diagnose::find_in_path(&lookup)?;
         let text = |strings: &[String]| strings.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>();
         let argv = text(arguments).context("an argument holds a zero byte")?;
         let envp = text(&environment).context("an environment variable holds a zero byte")?;
         self.report.send(&Report::Ready, &[]).call("sendmsg")?;
         let error = process::exec(&file, &argv, &envp);
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        let failure = diagnose::explain_exec(root.descriptor(), program, &file, errno);
+        let failure = diagnose::explain_exec(&lookup, rustix::io::Errno::from_raw_os_error(errno));
         Err(anyhow::Error::new(CallFailed { call: "execve", errno }).context(failure))
     }
 
@@ -259,7 +262,8 @@ fn fill_volume(root: &Root, path: &str, volume: &std::path::Path) -> Result<()> 
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = rustix::fs::openat(&held, ".", flags, Mode::empty()).call("openat")?;
     let to = rustix::fs::open(volume, flags, Mode::empty()).call("open")?;
-    if copy_up::is_empty(to.as_fd())? { copy_up::copy_tree(from.as_fd(), to.as_fd()) } else { Ok(()) }
+    if copy_up::is_empty(to.as_fd())? { copy_up::copy_tree(from.as_fd(), to.as_fd())? }
+    Ok(())
 }
 
 /// `/dev/console` is the container's terminal, as with Docker.

@@ -23,6 +23,8 @@ pub mod diagnose;
 pub mod identity;
 pub mod init;
 pub mod plan;
+mod program;
+mod rooted;
 pub mod rootfs;
 pub mod spawn;
 pub mod spec;
@@ -59,6 +61,8 @@ pub struct Launch {
     pub terminal_size: Option<Size>,
     /// Volumes to fill from the image before they cover it: (path inside, host directory).
     pub copy_up: Vec<(String, PathBuf)>,
+    /// Symbolic links made once everything is mounted: path inside and text.
+    pub links: Vec<(String, String)>,
     /// Mounts made read-only once everything below them is in place.
     pub seal: Vec<String>,
     /// Mount namespace of the container whose `/dev/shm` and `/dev/mqueue` are shared.

@@ -36,6 +36,7 @@ pub struct InitPlan {
 /// below its root on held descriptors, never as strings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the variants say what their fields are for")]
 pub enum Step {
     /// Write `0` to these cgroup v1 `tasks` files: a lone thread moves itself without the lock
     /// that a move from outside waits for.
@@ -257,6 +258,9 @@ pub fn lower(spec: &Spec, launch: &Launch) -> Result<Plan> {
             steps.push(Step::MakeDevices { nodes: devices, links: device_links() });
         }
     }
+    if !launch.links.is_empty() {
+        steps.push(Step::MakeDevices { nodes: Vec::new(), links: launch.links.clone() });
+    }
     for path in &launch.seal {
         steps.push(Step::ReadOnlyMount { path: path.clone() });
     }
@@ -406,4 +410,20 @@ fn device_links() -> Vec<(String, String)> {
     ]
     .map(|(path, target)| (path.to_owned(), target.to_owned()))
     .to_vec()
+}
+
+/// `CLONE_NEW*` flags as names, for `--explain=plan`.
+pub fn namespace_names(flags: u64) -> Vec<&'static str> {
+    [
+        (libc::CLONE_NEWNS, "mount"),
+        (libc::CLONE_NEWUTS, "uts"),
+        (libc::CLONE_NEWIPC, "ipc"),
+        (libc::CLONE_NEWPID, "pid"),
+        (libc::CLONE_NEWNET, "network"),
+        (libc::CLONE_NEWCGROUP, "cgroup"),
+        (libc::CLONE_NEWUSER, "user"),
+    ]
+    .into_iter()
+    .filter_map(|(flag, name)| (flags & flag as u64 != 0).then_some(name))
+    .collect()
 }

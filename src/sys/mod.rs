@@ -9,3 +9,4 @@ pub mod mount;
 pub mod network;
 pub mod process;
 pub mod tty;
+pub mod signal;

@@ -318,3 +318,9 @@ pub fn ignore_signal(signal: i32) {
     // SAFETY: SIG_IGN needs no handler.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
+
+/// A cgroup namespace rooted at the cgroups this process is in (cgroup_namespaces(7)).
+pub fn new_cgroup_namespace() -> io::Result<()> {
+    // SAFETY: plain system call without pointers; it concerns this single-threaded process alone.
+    if unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
