@@ -1,6 +1,7 @@
 //! OCI runtime.
 
 pub mod capabilities;
+pub mod copy_up;
 pub mod diagnose;
 mod program;
 mod rooted;
