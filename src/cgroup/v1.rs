@@ -26,8 +26,8 @@ pub(super) fn controllers(options: &[u8]) -> Vec<String> {
 /// Whether containers are put into this hierarchy. One that carries `cpuset` beside others cannot be joined
 /// without initialising it, see [`USED`].
 pub(super) fn is_used(hierarchy: &Hierarchy) -> bool {
-    let has = |name: &&str| hierarchy.controllers.iter().any(|controller| controller == name);
-    USED.iter().any(|name| has(&name)) && !has(&"cpuset")
+    let has = |name: &str| hierarchy.controllers.iter().any(|controller| controller == name);
+    USED.iter().any(|name| has(name)) && !has("cpuset")
 }
 
 /// Lets a paused group go on, so that its processes can die: v1 delivers no SIGKILL to frozen ones.

@@ -211,7 +211,7 @@ impl Lookup<'_> {
             }
             Program::Elf(elf) => {
                 // The kernel knows an emulator for it, by a path that means nothing inside.
-                if let Some((cause, _)) = wrong_machine(&elf) {
+                if let Some((cause, _)) = wrong_machine(&elf).filter(|_| !elf.is_compatible()) {
                     return Some((
                         format!("{} {cause}, and its emulator is not in the image", found.path.display()),
                         "use an image for this machine, or register the emulator in binfmt_misc with flag F".into(),

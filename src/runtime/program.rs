@@ -189,6 +189,11 @@ impl Elf {
             None => true,
         }
     }
+
+    /// A 32-bit program for the 32-bit side of this very machine, which needs no emulator.
+    pub(super) fn is_compatible(&self) -> bool {
+        (cfg!(target_arch = "x86_64") && self.machine == 3) || (cfg!(target_arch = "aarch64") && self.machine == 40)
+    }
 }
 
 /// `e_machine`, its name, and what `uname -m` says on such a machine.
