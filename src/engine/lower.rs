@@ -300,3 +300,7 @@ fn wants_host_mounts(config: &Config) -> bool {
         mount.propagation.as_deref().is_some_and(|p| p.ends_with("slave") || p.ends_with("shared"))
     })
 }
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;

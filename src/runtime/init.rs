@@ -39,6 +39,8 @@ pub fn main() -> i32 {
     // of the command sets this back.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     process::reset_signals();
+    // Modes below are meant as they are written, whatever the caller's mask.
+    rustix::process::umask(Mode::empty());
     let Some(plan) = read_plan() else { return 125 };
     fd::close_on_exec_from(PLAN_DESCRIPTOR as u32);
     let mut init = Init { report, root: None, identity: None };

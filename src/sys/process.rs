@@ -297,20 +297,37 @@ pub fn set_title(title: &str) {
     }
 }
 
-/// Start and end of the argument strings (fields 48 and 49 of `/proc/self/stat`). A title longer
-/// than the arguments were is cut.
+/// Start and end of the memory that holds the argument and, right behind it, the environment
+/// strings (fields 48 to 51 of `/proc/self/stat`). When the last byte of the arguments is
+/// overwritten the kernel shows what follows up to the first zero byte (proc(5), cmdline).
 fn argument_area() -> Option<(usize, usize)> {
     let stat = fs::read("/proc/self/stat").ok()?;
     let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().skip(45);
-    let (start, end) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().skip(45);
+    let numbers: Vec<usize> = fields.take(4).map_while(|field| field.parse().ok()).collect();
+    let &[start, end, environment, environment_end] = numbers.as_slice() else { return None };
+    let end = if environment == end { environment_end } else { end };
     (start != 0 && end > start).then_some((start, end))
 }
 
-/// Returns memory that the allocator holds and does not use to the kernel.
+/// Gives back what a process that will mostly wait does not need: free memory of the allocator,
+/// and the pages of our own code, which come back from the page cache as they are used.
 pub fn trim_memory() {
-    // SAFETY: malloc_trim has no preconditions.
-    unsafe { libc::malloc_trim(0) };
+    unsafe extern "C" {
+        // Set by the linker (ld(1)): the first byte of the program and the first behind its code.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    // SAFETY: malloc_trim has no preconditions. Between the two symbols lie the read-only segments
+    // (headers, constants, code), mapped from the file and never written, so that a dropped page is
+    // read again unchanged; relocated data lies behind `etext`.
+    unsafe {
+        libc::malloc_trim(0);
+        let page = 4096;
+        let start = (&raw const __executable_start as usize) & !(page - 1);
+        let end = (&raw const etext as usize) & !(page - 1);
+        libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED);
+    }
 }
 
 /// Ignores a signal from here on.
