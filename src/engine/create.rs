@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -140,11 +141,7 @@ impl Engine {
             id: id.clone(),
             name: String::new(),
             created: Timestamp::now(),
-            image: ImageSource {
-                name: request.image.clone(),
-                id: image.id.clone(),
-                layers: image.layers.clone(),
-            },
+            image: ImageSource { name: request.image.clone(), id: image.id.clone(), layers: image.layers.clone() },
             process: Process {
                 entrypoint,
                 command,
@@ -217,7 +214,7 @@ impl Engine {
     /// Name, directories, files and volumes of a container whose record exists.
     fn furnish(&self, container: &mut Locked, named: bool) -> Result<()> {
         self.take_name(container, named)?;
-        shim::make_overlay(self, &container.config)?;
+        self.make_overlay(&container.config)?;
         self.write_files(&container.config)?;
         let volumes = Volumes::open(self.layout());
         for mount in &container.config.mounts {
@@ -230,6 +227,19 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Makes the directories of a container's overlay.
+    fn make_overlay(&self, config: &Config) -> Result<()> {
+        let directory = self.layout().container_overlay(&config.id);
+        let make = |path: &Path, mode| {
+            fs::DirBuilder::new().mode(mode).create(path).with_context(|| format!("create {}", path.display()))
+        };
+        make(&directory, 0o710)?;
+        // The upper directory's mode becomes that of `/` inside.
+        make(&directory.join("upper"), 0o755)?;
+        make(&directory.join("work"), 0o700)?;
+        make(&directory.join("merged"), 0o700)
     }
 
     fn take_name(&self, container: &mut Locked, named: bool) -> Result<()> {
@@ -373,8 +383,14 @@ fn make_source(path: &str) -> Result<()> {
 /// Only parameters of namespaces that the container owns (CVE-2022-0811 class: no separators).
 fn check_sysctls(request: &CreateRequest, namespaces: &Namespaces) -> Result<()> {
     const IPC: [&str; 8] = [
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-        "kernel.shmmni", "kernel.shm_rmid_forced",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
     ];
     for (key, value) in &request.sysctls {
         let ipc = IPC.contains(&key.as_str()) || key.starts_with("fs.mqueue.");

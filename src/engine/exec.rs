@@ -16,9 +16,9 @@ use super::request::ExecRequest;
 use super::streams::{Client, Ends, Lent, Streams, Watch};
 use super::{Engine, lower};
 use crate::cgroup::Cgroups;
+use crate::container::NamespaceMode;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::NamespaceMode;
 use crate::error::Failure;
 use crate::runtime::plan::{InitPlan, Step, process_steps};
 use crate::runtime::spawn::{self, Birth, Started};
@@ -53,8 +53,7 @@ impl Engine {
             target: Some(target.as_fd()),
         })?;
         drop(pipes.child);
-        let started =
-            prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
+        let started = prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
         if request.detach {
             return Ok(0);
         }
@@ -152,7 +151,8 @@ struct Pipes {
 }
 
 fn exec_streams(request: &ExecRequest) -> Result<Pipes> {
-    let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null");
+    let null =
+        || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null");
     if request.tty || request.detach {
         return Ok(Pipes { child: [null()?, null()?, null()?], ours: None });
     }
@@ -185,8 +185,7 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest) -> Result<i32> {
         terminal.disarm();
     }
     streams.clients.push(client);
-    let _raw =
-        if request.tty && request.interactive { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
+    let _raw = if request.tty && request.interactive { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
     let signals = process::signal_descriptor(&[libc::SIGWINCH]).context("watch for signals")?;
     let mut code = None;
     loop {

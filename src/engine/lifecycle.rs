@@ -171,9 +171,9 @@ impl Engine {
         let name = name.strip_prefix('/').unwrap_or(name);
         names::validate(name)?;
         let id = handle::find(self.layout(), reference)?;
-        let mut container = self.lock_settled(&id)?.ok_or_else(|| {
-            anyhow::Error::from(Failure::not_found(format!("No such container: {reference}")))
-        })?;
+        let mut container = self
+            .lock_settled(&id)?
+            .ok_or_else(|| anyhow::Error::from(Failure::not_found(format!("No such container: {reference}"))))?;
         if container.config.name == name {
             return Err(Failure::conflict("Renaming a container with the same name as its current name").into());
         }

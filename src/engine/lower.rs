@@ -97,10 +97,8 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
         .masked_paths(paths(&spec::MASKED_PATHS))
         .readonly_paths(paths(&spec::READONLY_PATHS))
         .build()?;
-    let root = RootBuilder::default()
-        .path(layout.container_overlay(id).join("merged"))
-        .readonly(config.read_only)
-        .build()?;
+    let root =
+        RootBuilder::default().path(layout.container_overlay(id).join("merged")).readonly(config.read_only).build()?;
     let spec = SpecBuilder::default()
         .process(process)
         .root(root)
@@ -206,12 +204,7 @@ fn hold(layout: &Layout, peer: &str, file: &str, held: &mut Vec<OwnedFd>) -> Res
 }
 
 /// The container's own cgroup as `/sys/fs/cgroup`, read-only unless privileged (CVE-2022-0492).
-fn cgroup_mounts(
-    cgroups: &Cgroups,
-    id: &ContainerId,
-    privileged: bool,
-    launch: &mut Launch,
-) -> Result<Vec<SpecMount>> {
+fn cgroup_mounts(cgroups: &Cgroups, id: &ContainerId, privileged: bool, launch: &mut Launch) -> Result<Vec<SpecMount>> {
     let base = ["nosuid", "noexec", "nodev"];
     let with = |extra: &[&'static str]| -> Vec<&'static str> { base.iter().chain(extra).copied().collect() };
     let access: &[&'static str] = if privileged { &[] } else { &["ro"] };
@@ -296,9 +289,10 @@ fn user_mount(layout: &Layout, mount: &Mount, launch: &mut Launch) -> SpecMount 
 
 /// A mount that follows the host needs the container's tree to be a slave of it.
 fn wants_host_mounts(config: &Config) -> bool {
-    config.mounts.iter().any(|mount| {
-        mount.propagation.as_deref().is_some_and(|p| p.ends_with("slave") || p.ends_with("shared"))
-    })
+    config
+        .mounts
+        .iter()
+        .any(|mount| mount.propagation.as_deref().is_some_and(|p| p.ends_with("slave") || p.ends_with("shared")))
 }
 
 #[cfg(test)]

@@ -52,10 +52,8 @@ fn config() -> Config {
 }
 
 fn hybrid() -> Cgroups {
-    let hierarchy = |name: &str| Hierarchy {
-        controllers: vec![name.into()],
-        mount: PathBuf::from("/sys/fs/cgroup").join(name),
-    };
+    let hierarchy =
+        |name: &str| Hierarchy { controllers: vec![name.into()], mount: PathBuf::from("/sys/fs/cgroup").join(name) };
     Cgroups { mode: CgroupMode::Hybrid, v1: vec![hierarchy("memory"), hierarchy("pids")], v2: None }
 }
 

@@ -132,13 +132,7 @@ impl Client {
             keys: DetachKeys { keys: lent.detach_keys, matched: 0 },
         });
         let terminal = input.as_ref().and_then(|input| RawMode::remember(input.file.as_fd()).ok().flatten());
-        Client {
-            token,
-            input,
-            stdout: lent.stdout.map(Sink::new),
-            stderr: lent.stderr.map(Sink::new),
-            terminal,
-        }
+        Client { token, input, stdout: lent.stdout.map(Sink::new), stderr: lent.stderr.map(Sink::new), terminal }
     }
 
     /// Output waits to be written to this client.
@@ -401,7 +395,8 @@ impl Streams {
         while index < self.sources.len() {
             let (stream, source) = &self.sources[index];
             let stream = *stream;
-            let behind = self.clients.iter_mut().any(|client| client.sink(stream).as_ref().is_some_and(Sink::is_behind));
+            let behind =
+                self.clients.iter_mut().any(|client| client.sink(stream).as_ref().is_some_and(Sink::is_behind));
             if behind {
                 index += 1;
                 continue;

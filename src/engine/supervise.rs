@@ -18,9 +18,9 @@ use crate::error::Failure;
 use crate::runtime::{StartFailure, StepTime};
 use crate::store::{self, Durability};
 use crate::sys::channel::{Channel, Received};
+use crate::sys::fd;
 use crate::sys::process::{self, Fork};
 use crate::sys::tty::{self, RawMode, Size};
-use crate::sys::fd;
 
 /// One timed step of a start (`--explain`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,8 +142,7 @@ impl Engine {
         }
         let signals = process::signal_descriptor(&watched).context("watch for signals")?;
         loop {
-            let mut set =
-                [PollFd::new(channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+            let mut set = [PollFd::new(channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
             if rustix::event::poll(&mut set, None).is_err() {
                 continue;
             }

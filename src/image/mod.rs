@@ -55,7 +55,11 @@ impl Store {
     /// Looks an image up by reference (`busybox`, `a/b:1`), id or id prefix.
     pub fn get(&self, _reference: &str) -> Result<Option<Image>> {
         let _ = &self.layout;
-        Ok(Some(Image { id: "sha256:00".into(), layers: vec!["sha256:aa".into()], defaults: Defaults { command: vec!["sh".into()], ..Default::default() } }))
+        Ok(Some(Image {
+            id: "sha256:00".into(),
+            layers: vec!["sha256:aa".into()],
+            defaults: Defaults { command: vec!["sh".into()], ..Default::default() },
+        }))
     }
 
     /// Looks among the bundled images and imports the one that has this name.

@@ -19,18 +19,15 @@ use crate::sys::fd;
 /// the limit goes as high as it may, as Docker's users expect of a default (tolerated, not fatal).
 pub fn set_limits(limits: &[ResourceLimit]) -> Result<()> {
     for limit in limits {
-        let resource =
-            resource(&limit.name).with_context(|| format!("unknown resource limit {:?}", limit.name))?;
+        let resource = resource(&limit.name).with_context(|| format!("unknown resource limit {:?}", limit.name))?;
         let value = |number: u64| (number != u64::MAX).then_some(number);
         let wanted = Rlimit { current: value(limit.soft), maximum: value(limit.hard) };
         match rustix::process::setrlimit(resource, wanted) {
             Err(rustix::io::Errno::PERM) => {
                 let present = rustix::process::getrlimit(resource);
                 let highest = present.maximum.unwrap_or(u64::MAX);
-                let capped = Rlimit {
-                    current: value(limit.soft.min(highest)),
-                    maximum: value(limit.hard.min(highest)),
-                };
+                let capped =
+                    Rlimit { current: value(limit.soft.min(highest)), maximum: value(limit.hard.min(highest)) };
                 rustix::process::setrlimit(resource, capped)
             }
             result => result,
@@ -69,13 +66,13 @@ pub fn resource(name: &str) -> Option<Resource> {
 pub fn change_directory(path: &str) -> Result<()> {
     rustix::process::chdir(path).call("chdir").map_err(|error| {
         let errno = error.errno;
-        anyhow::Error::new(error).context(
-            Failure::engine(format!("change to working directory {path:?}")).with_hint(match errno {
+        anyhow::Error::new(error).context(Failure::engine(format!("change to working directory {path:?}")).with_hint(
+            match errno {
                 libc::ENOTDIR => "it is not a directory in the container; choose another with -w",
                 libc::ENOENT => "it does not exist in the container",
                 _ => "the container's root user may not enter it",
-            }),
-        )
+            },
+        ))
     })?;
     // The system call itself: the library function hides "(unreachable)".
     let present = rustix::process::getcwd(Vec::new()).call("getcwd").context("check the working directory")?;

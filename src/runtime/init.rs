@@ -117,11 +117,8 @@ impl Init {
             Step::LoopbackUp => network::loopback_up().call("ioctl").context("set loopback up")?,
             Step::IsolateMounts { shared_with_host } => {
                 // A slave still sees what the host mounts later; the host never sees ours.
-                let kind = if *shared_with_host {
-                    MountPropagationFlags::DOWNSTREAM
-                } else {
-                    MountPropagationFlags::PRIVATE
-                };
+                let kind =
+                    if *shared_with_host { MountPropagationFlags::DOWNSTREAM } else { MountPropagationFlags::PRIVATE };
                 rustix::mount::mount_change("/", kind | MountPropagationFlags::REC)
                     .call("mount")
                     .context("isolate mounts")?;
@@ -136,7 +133,9 @@ impl Init {
                 .root()?
                 .mount_bind(bind)
                 .with_context(|| format!("mount {} on {}", bind.source.display(), bind.target))?,
-            Step::ShareIpcMounts { mount_namespace } => self.share_ipc_mounts(mount_namespace).context("share /dev/shm and /dev/mqueue")?,
+            Step::ShareIpcMounts { mount_namespace } => {
+                self.share_ipc_mounts(mount_namespace).context("share /dev/shm and /dev/mqueue")?
+            }
             Step::FillVolume { path, volume } => {
                 fill_volume(self.root()?, path, volume).with_context(|| format!("fill volume of {path}"))?;
             }
@@ -231,8 +230,10 @@ impl Init {
         let home = open("/proc/self/ns/mnt".as_ref())?;
         let other = open(mount_namespace)?;
         rustix::thread::move_into_link_name_space(other.as_fd(), Some(LinkNameSpaceType::Mount)).call("setns")?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-        let copies = ["/dev/shm", "/dev/mqueue"].map(|path| (path, rustix::mount::open_tree(rustix::fs::CWD, path, flags)));
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let copies =
+            ["/dev/shm", "/dev/mqueue"].map(|path| (path, rustix::mount::open_tree(rustix::fs::CWD, path, flags)));
         rustix::thread::move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount)).call("setns")?;
         for (path, copy) in copies {
             let copy = copy.call("open_tree").with_context(|| format!("copy {path} of the other container"))?;
@@ -264,7 +265,9 @@ fn fill_volume(root: &Root, path: &str, volume: &std::path::Path) -> Result<()> 
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = rustix::fs::openat(&held, ".", flags, Mode::empty()).call("openat")?;
     let to = rustix::fs::open(volume, flags, Mode::empty()).call("open")?;
-    if copy_up::is_empty(to.as_fd())? { copy_up::copy_tree(from.as_fd(), to.as_fd())? }
+    if copy_up::is_empty(to.as_fd())? {
+        copy_up::copy_tree(from.as_fd(), to.as_fd())?
+    }
     Ok(())
 }
 
@@ -273,13 +276,9 @@ fn mount_console(root: &Root, terminal: &OwnedFd) -> Result<()> {
     let directory = root.make_directory("/dev")?;
     let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     rustix::fs::openat(&directory, "console", flags, Mode::from_raw_mode(0o600)).call("openat")?;
-    let target = rustix::fs::openat(
-        &directory,
-        "console",
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .call("openat")?;
+    let target =
+        rustix::fs::openat(&directory, "console", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .call("openat")?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let copy = rustix::mount::open_tree(terminal, "", flags).call("open_tree")?;
     move_onto(&copy, &target)

@@ -381,12 +381,8 @@ fn overlay_by_parts(overlay: &Overlay) -> Result<OwnedFd, CallFailed> {
 
 fn overlay_by_options(overlay: &Overlay) -> Result<()> {
     let lower: Vec<String> = overlay.lower.iter().map(|layer| layer.display().to_string()).collect();
-    let mut options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.join(":"),
-        overlay.upper.display(),
-        overlay.work.display()
-    );
+    let mut options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), overlay.upper.display(), overlay.work.display());
     if overlay.volatile {
         options.push_str(",volatile");
     }

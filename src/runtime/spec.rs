@@ -24,13 +24,7 @@ pub fn mount(kind: &str, source: &str, destination: &str, options: &[&str]) -> M
 pub fn bind(source: &std::path::Path, destination: &str, options: &[&str]) -> Mount {
     let mut all: Vec<String> = vec!["rbind".into()];
     all.extend(options.iter().map(|&option| option.to_owned()));
-    MountBuilder::default()
-        .typ("bind")
-        .source(source)
-        .destination(destination)
-        .options(all)
-        .build()
-        .unwrap_or_default()
+    MountBuilder::default().typ("bind").source(source).destination(destination).options(all).build().unwrap_or_default()
 }
 
 /// `/proc`, `/dev`, `/dev/pts`, `/sys` as Docker mounts them; `/dev/mqueue` and `/dev/shm` depend
@@ -40,7 +34,12 @@ pub fn base_mounts(privileged: bool) -> Vec<Mount> {
     vec![
         mount("proc", "proc", "/proc", &["nosuid", "noexec", "nodev"]),
         mount("tmpfs", "tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("devpts", "devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         mount("sysfs", "sysfs", "/sys", sys),
     ]
 }

@@ -37,8 +37,7 @@ pub enum Received<T> {
 impl Channel {
     /// Two connected ends, close-on-exec.
     pub fn pair() -> io::Result<(Channel, Channel)> {
-        let (a, b) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Channel(a), Channel(b)))
     }
 

@@ -8,5 +8,5 @@ pub mod fd;
 pub mod mount;
 pub mod network;
 pub mod process;
-pub mod tty;
 pub mod signal;
+pub mod tty;

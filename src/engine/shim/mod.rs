@@ -1,0 +1,141 @@
+//! The shim: one process per container, from its start to its clean-up.
+//!
+//! One thread, one poll loop, no runtime. It clones init, keeps the log, serves whoever attaches,
+//! records the end and removes what must go. It belongs to no terminal: it is forked by the
+//! caller's process, takes a session of its own, and lets go of everything but the container's lock
+//! and, in the foreground, the caller's streams. When it is killed the container runs on without a
+//! log, and the next command does its clean-up (`recover`).
+
+mod birth;
+mod watch;
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use jiff::Timestamp;
+use rustix::fs::Mode;
+
+pub use birth::plan_as_data;
+
+use super::Engine;
+use super::streams::Lent;
+use super::wire::Notice;
+use crate::cgroup::Cgroups;
+use crate::container::handle::Locked;
+use crate::container::status::Status;
+use crate::error::Class;
+use crate::runtime::{StartFailure, StepTime, monotonic_micros};
+use crate::sys::channel::Channel;
+use crate::sys::tty::Size;
+use crate::sys::{fd, process};
+
+/// What the caller's process passes on to its shim.
+#[derive(Debug)]
+pub struct Orders {
+    /// The container, locked; the lock is shared with the caller until the caller drops it.
+    pub container: Locked,
+    /// The caller's end of this pair waits for [`Notice`]s.
+    pub caller: Channel,
+    /// The caller's streams, when it stays.
+    pub lent: Option<Lent>,
+    /// The caller's window.
+    pub size: Option<Size>,
+    /// Collect timed steps.
+    pub timed: bool,
+}
+
+/// Runs the shim in a freshly forked process; never returns.
+pub fn run(engine: &Engine, mut orders: Orders) -> ! {
+    detach(&orders);
+    process::set_title(&format!("mydocker: shim {}", orders.container.config.name));
+    let mut steps = Steps { timed: orders.timed, list: Vec::new() };
+    match birth::start(engine, &mut orders, &mut steps) {
+        Ok(running) => {
+            steps.tell(&orders.caller);
+            let _ = orders.caller.send(&Notice::Started { pid: running.started.child.pid }, &[]);
+            watch::supervise(engine, orders, running);
+        }
+        Err(failure) => {
+            steps.tell(&orders.caller);
+            refuse(engine, orders, failure);
+        }
+    }
+    process::exit_now(0)
+}
+
+/// Leaves the caller's session, terminal, working directory and files behind.
+fn detach(orders: &Orders) {
+    let _ = rustix::process::setsid();
+    let mut keep = vec![orders.caller.as_fd().as_raw_fd(), orders.container.lock().file().as_raw_fd()];
+    let lent = orders.lent.iter().flat_map(|lent| [&lent.stdin, &lent.stdout, &lent.stderr]).flatten();
+    keep.extend(lent.map(AsRawFd::as_raw_fd));
+    fd::close_all_but(&keep);
+    fd::ensure_standard_streams();
+    let _ = rustix::process::chdir("/");
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    // A shutdown or a careless `pkill` must not end the one process that will record how the
+    // container ended; SIGPIPE is an error value of the write.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGPIPE] {
+        process::ignore_signal(signal);
+    }
+}
+
+/// The timed steps of a start, the shim's and init's.
+struct Steps {
+    timed: bool,
+    list: Vec<(String, StepTime)>,
+}
+
+impl Steps {
+    /// Runs `action` and notes its time.
+    fn time<T>(&mut self, step: &str, action: impl FnOnce() -> T) -> T {
+        if !self.timed {
+            return action();
+        }
+        let began = monotonic_micros();
+        let value = action();
+        self.list.push(("shim".into(), StepTime { step: step.into(), began, ended: monotonic_micros() }));
+        value
+    }
+
+    fn tell(&mut self, caller: &Channel) {
+        if self.timed {
+            let _ = caller.send(&Notice::Steps(std::mem::take(&mut self.list)), &[]);
+        }
+    }
+}
+
+/// A start that failed: record or remove, then tell the caller.
+fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
+    let layout = engine.layout();
+    let id = orders.container.id().clone();
+    let _ = std::fs::remove_file(layout.socket(&id));
+    if let Ok(cgroups) = Cgroups::detect() {
+        let _ = cgroups.group(id.as_str()).and_then(|group| group.remove());
+    }
+    let code = match failure.failure.class {
+        Class::CommandNotFound => 127,
+        Class::NotExecutable => 126,
+        _ => 128,
+    };
+    let container = &mut orders.container;
+    container.state.error = failure.failure.to_string();
+    container.state.exit_code = code;
+    container.state.finished = Some(Timestamp::now());
+    if container.state.status == Status::Starting {
+        container.state.status = Status::Exited;
+    }
+    // A container that has never run stays *created*, as with Docker.
+    if container.state.status == Status::Exited && container.state.started.is_some() {
+        container.state.init = None;
+        container.state.shim = None;
+    }
+    let result =
+        if container.config.auto_remove { engine.discard(container).map(drop) } else { container.save_state() };
+    let mut failure = failure;
+    if let Err(error) = result {
+        failure.failure.causes.push(format!("and then: {error:#}"));
+    }
+    let _ = orders.caller.send(&Notice::Failed(failure), &[]);
+    drop(orders);
+    engine.sweep_trash();
+}

@@ -1,0 +1,258 @@
+//! The life: one poll loop that serves clients until the container's first process has ended, and
+//! then does what comes after.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use jiff::Timestamp;
+use rustix::event::PollFlags;
+
+use super::Orders;
+use super::birth::Running;
+use crate::cgroup::Group;
+use crate::container::Config;
+use crate::container::handle::Locked;
+use crate::container::status::Status;
+use crate::engine::Engine;
+use crate::engine::streams::{Client, Ends, Lent, Streams, Watch};
+use crate::engine::wire::{Notice, Request};
+use crate::runtime::spawn::Started;
+use crate::sys::channel::{self, Channel, Received};
+use crate::sys::tty::Size;
+use crate::sys::{process, tty};
+
+/// A connection to the shim.
+struct Peer {
+    token: u64,
+    channel: Channel,
+    /// Wants to know the end.
+    waiting: bool,
+}
+
+pub(super) fn supervise(engine: &Engine, orders: Orders, running: Running) {
+    let Orders { container, caller, lent, .. } = orders;
+    let Running { started, ends, listener, log, group } = running;
+    let Started { child, console } = started;
+    let config = container.config.clone();
+    // Others may change the record from now on; the end takes the lock again.
+    drop(container);
+    let ends = match (console, ends) {
+        (Some(console), _) => Ends::Terminal(console),
+        (None, Some((stdin, stdout, stderr))) => Ends::Pipes(stdin, stdout, stderr),
+        (None, None) => return,
+    };
+    let log = (config.log.driver != "none").then_some(log);
+    let Ok(mut streams) = Streams::new(ends, config.process.open_stdin, config.process.stdin_once, log) else { return };
+    let _ = caller.set_nonblocking();
+    let mut peers = Vec::new();
+    if let Some(lent) = lent {
+        streams.clients.push(Client::new(0, lent));
+        peers.push(Peer { token: 0, channel: caller, waiting: true });
+    } else {
+        drop(caller);
+    }
+    process::trim_memory();
+
+    let mut shim = Shim { streams, peers, listener, next_token: 1, pidfd: child.pidfd };
+    let code = shim.until_end();
+    shim.end(engine, &config, &group, code);
+}
+
+struct Shim {
+    streams: Streams,
+    peers: Vec<Peer>,
+    listener: OwnedFd,
+    next_token: u64,
+    pidfd: OwnedFd,
+}
+
+/// What a ready descriptor of the shim belongs to.
+enum Event {
+    Ended,
+    Connection,
+    Peer(u64),
+    Stream(Watch),
+}
+
+impl Shim {
+    /// Serves until the container's first process has ended and been reaped; its code.
+    fn until_end(&mut self) -> i32 {
+        loop {
+            for event in self.wait(true) {
+                match event {
+                    Event::Ended => {
+                        if let Ok(Some(code)) = process::reap(self.pidfd.as_fd()) {
+                            return code;
+                        }
+                    }
+                    other => self.serve(other),
+                }
+            }
+        }
+    }
+
+    /// Waits for something to happen.
+    fn wait(&self, alive: bool) -> Vec<Event> {
+        let mut watched: Vec<(Watch, BorrowedFd<'_>, PollFlags)> = Vec::new();
+        self.streams.watch(&mut watched);
+        let mut events: Vec<Event> = Vec::new();
+        let mut set = Vec::new();
+        if alive {
+            events.push(Event::Ended);
+            set.push(rustix::event::PollFd::new(&self.pidfd, PollFlags::IN));
+        }
+        events.push(Event::Connection);
+        set.push(rustix::event::PollFd::new(&self.listener, PollFlags::IN));
+        for peer in &self.peers {
+            events.push(Event::Peer(peer.token));
+            set.push(rustix::event::PollFd::new(&peer.channel, PollFlags::IN));
+        }
+        for (watch, descriptor, flags) in watched {
+            events.push(Event::Stream(watch));
+            set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
+        }
+        if rustix::event::poll(&mut set, None).is_err() {
+            return Vec::new();
+        }
+        let ready: Vec<bool> = set.iter().map(|entry| !entry.revents().is_empty()).collect();
+        events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect()
+    }
+
+    fn serve(&mut self, event: Event) {
+        match event {
+            Event::Ended => {}
+            Event::Connection => {
+                if let Some(channel) = channel::accept(self.listener.as_fd()) {
+                    self.peers.push(Peer { token: self.next_token, channel, waiting: false });
+                    self.next_token += 1;
+                }
+            }
+            Event::Peer(token) => self.hear(token),
+            Event::Stream(watch) => {
+                if let Some(token) = self.streams.handle(watch) {
+                    self.dismiss(token);
+                }
+            }
+        }
+    }
+
+    /// Hears a client out.
+    fn hear(&mut self, token: u64) {
+        let Some(index) = self.peers.iter().position(|peer| peer.token == token) else { return };
+        let peer = &mut self.peers[index];
+        match peer.channel.receive::<Request>() {
+            Ok(Received::Nothing) => {}
+            Ok(Received::Message(Request::Wait, _)) => peer.waiting = true,
+            Ok(Received::Message(Request::Signal(signal), _)) => {
+                let _ = process::send_signal(self.pidfd.as_fd(), signal);
+            }
+            Ok(Received::Message(Request::Resize(size), _)) => self.resize(size),
+            Ok(Received::Message(Request::Attach { streams, detach_keys, size }, files)) => {
+                let mut files = files.into_iter();
+                let lent = Lent {
+                    stdin: if streams.stdin { files.next() } else { None },
+                    stdout: if streams.stdout { files.next() } else { None },
+                    stderr: if streams.stderr { files.next() } else { None },
+                    detach_keys,
+                };
+                peer.waiting = true;
+                let _ = peer.channel.send(&Notice::Attached, &[]);
+                self.streams.clients.push(Client::new(token, lent));
+                if let Some(size) = size {
+                    // A terminal that already has this size would not tell the program inside to
+                    // draw itself again for the newcomer.
+                    self.resize(Size { rows: size.rows + 1, columns: size.columns });
+                    self.resize(size);
+                }
+            }
+            // Gone, or talks nonsense: its terminal is put back by the client's guard.
+            Ok(Received::Closed) | Err(_) => {
+                self.peers.remove(index);
+                self.streams.clients.retain(|client| client.token != token);
+            }
+        }
+    }
+
+    fn resize(&self, size: Size) {
+        if let Some(console) = self.streams.console() {
+            let _ = tty::set_size(console, size);
+        }
+    }
+
+    /// Lets a client go that typed its detach keys.
+    fn dismiss(&mut self, token: u64) {
+        self.release_client(token);
+        if let Some(index) = self.peers.iter().position(|peer| peer.token == token) {
+            let peer = self.peers.remove(index);
+            let _ = peer.channel.send(&Notice::Detached, &[]);
+        }
+    }
+
+    /// Drops a client's streams; an orderly one puts its terminal back itself.
+    fn release_client(&mut self, token: u64) {
+        if let Some(index) = self.streams.clients.iter().position(|client| client.token == token) {
+            let client = self.streams.clients.remove(index);
+            if let Some(terminal) = client.terminal {
+                terminal.disarm();
+            }
+        }
+    }
+
+    /// The container has ended: deliver what it wrote, record the end, clean up, tell everybody.
+    ///
+    /// What a user waits for comes first and is quick: the record, the name. Deleting directories
+    /// comes last, when nobody waits any more.
+    fn end(mut self, engine: &Engine, config: &Config, group: &Group, code: i32) {
+        self.streams.drain_available();
+        // Processes that shared somebody else's PID namespace may have outlived the first one.
+        let _ = group.kill_all();
+        let _ = group.remove();
+        // Clients that are slow keep what is theirs; the record does not wait for them.
+        if self.streams.is_drained() {
+            self.streams.finish_log();
+        }
+        let removed = record_end(engine, config, code);
+        let _ = std::fs::remove_file(engine.layout().socket(&config.id));
+        while !self.streams.is_drained() || self.streams.clients.iter().any(Client::is_behind) {
+            for event in self.wait(false) {
+                self.serve(event);
+            }
+            self.streams.drain_available();
+        }
+        self.streams.finish_log();
+        while let Some(channel) = channel::accept(self.listener.as_fd()) {
+            self.peers.push(Peer { token: self.next_token, channel, waiting: true });
+        }
+        for peer in std::mem::take(&mut self.peers) {
+            self.release_client(peer.token);
+            if peer.waiting || peer.token != 0 {
+                let _ = peer.channel.send(&Notice::Exited { code }, &[]);
+            }
+        }
+        drop(self);
+        if removed {
+            engine.sweep_trash();
+        }
+    }
+}
+
+/// Writes down the end under the lock, or removes the container when it was to go. True when there
+/// is something in the trash.
+fn record_end(engine: &Engine, config: &Config, code: i32) -> bool {
+    // Gone already: somebody removed it by force.
+    let Ok(mut container) = Locked::acquire(engine.layout(), &config.id) else { return false };
+    let own = std::process::id() as i32;
+    if container.state.shim.is_none_or(|shim| shim.pid != own) {
+        return false;
+    }
+    container.state.exit_code = code;
+    container.state.finished = Some(Timestamp::now());
+    container.state.init = None;
+    container.state.shim = None;
+    let recorded = container.transition(Status::Exited);
+    if container.config.auto_remove {
+        return engine.discard(&mut container).unwrap_or(false);
+    }
+    // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
+    drop(recorded);
+    false
+}
