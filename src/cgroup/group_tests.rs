@@ -1,7 +1,7 @@
 //! Against this machine's real hierarchies, in groups named after the test. On a hybrid host the unified tree takes
 //! part as if it were alone: it has no controllers, but joining, freezing and killing are the same.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
@@ -36,10 +36,14 @@ impl Scratch {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut told = String::new();
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap());
-        while lines.read_line(&mut told).unwrap() > 0 && !told.ends_with(".\n") {}
-        (child, told)
+        // Byte by byte: what the script says afterwards is for the test to read.
+        let mut told = Vec::new();
+        let mut byte = [0];
+        let output = child.stdout.as_mut().unwrap();
+        while !told.ends_with(b".\n") && output.read(&mut byte).unwrap() > 0 {
+            told.push(byte[0]);
+        }
+        (child, String::from_utf8(told).unwrap())
     }
 }
 
