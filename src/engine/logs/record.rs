@@ -329,6 +329,29 @@ mod tests {
         assert_eq!(&record.time, b"2024-01-02T02:04:05.000000000Z");
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn the_short_way_reads_what_the_parser_reads(
+            text in r#"[a"\\\n,:{}]{0,12}"#,
+            edits in proptest::collection::vec((proptest::num::usize::ANY, r#"[ -~]?"#), 0..4),
+        ) {
+            let mut line = encoded(text.as_bytes());
+            line.pop();
+            for (at, replacement) in edits {
+                let at = at % line.len();
+                line.splice(at..at + 1, replacement.bytes());
+            }
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            match (parse(&line, &mut short), parse_any(&line, &mut long)) {
+                // The short way takes the digits of a time as they are.
+                (Some(record), None) => assert!(std::str::from_utf8(&record.time).unwrap().parse::<Timestamp>().is_err()),
+                (short, long) => assert_eq!(short, long),
+            }
+        }
+    }
+
     #[test]
     fn damaged_lines_are_none() {
         let whole = encoded(b"say \"hi\" \xff\n");
