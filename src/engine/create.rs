@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use tracing::debug_span;
 
 use super::request::{CreateRequest, PullPolicy};
 use super::{Engine, files, recover, shim};
@@ -41,17 +42,19 @@ pub struct Created {
 impl Engine {
     /// Makes a container without starting it.
     pub fn create(&self, request: &CreateRequest) -> Result<Created> {
-        let image = self.resolve_image(&request.image, request.pull)?;
+        let image = debug_span!("resolve image").in_scope(|| self.resolve_image(&request.image, request.pull))?;
         let id = ContainerId::random().context("make a container id")?;
-        let mut config = self.config(&id, &image, request)?;
+        let mut config = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
         if let Some(name) = &request.name {
             names::validate(name)?;
             self.heal_name_holder(name)?;
             config.name.clone_from(name);
         }
         // From here on things exist; whatever fails is undone in reverse, the first error stays first.
-        let mut container = Locked::create(self.layout(), config, State::created())?;
-        let made = self.furnish(&mut container, request.name.is_some());
+        let mut container =
+            debug_span!("record container").in_scope(|| Locked::create(self.layout(), config, State::created()))?;
+        let made =
+            debug_span!("name, directories, files").in_scope(|| self.furnish(&mut container, request.name.is_some()));
         if let Err(error) = made {
             let volumes = recover::anonymous_volumes(&container);
             let _ = self.discard(&mut container);

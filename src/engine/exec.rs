@@ -189,10 +189,10 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest) -> Result<i32> {
     let signals = process::signal_descriptor(&[libc::SIGWINCH]).context("watch for signals")?;
     let mut code = None;
     loop {
-        if code.is_some() {
-            streams.drain_available();
-            if streams.is_drained() && !streams.clients.iter().any(Client::is_behind) {
-                return Ok(code.unwrap_or(0));
+        if let Some(code) = code {
+            streams.drain();
+            if !streams.clients.iter().any(Client::is_behind) {
+                return Ok(code);
             }
         }
         let ready = wait(&streams, &started.child.pidfd, signals.as_fd(), code.is_none());

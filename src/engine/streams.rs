@@ -250,11 +250,6 @@ impl Streams {
         self.sources.first().filter(|_| self.tty).map(|(_, console)| console.as_fd())
     }
 
-    /// All output has been read.
-    pub fn is_drained(&self) -> bool {
-        self.sources.is_empty()
-    }
-
     /// Appends the descriptors to wait for.
     pub fn watch<'a>(&'a self, set: &mut Vec<(Watch, BorrowedFd<'a>, PollFlags)>) {
         for (stream, source) in &self.sources {
@@ -311,6 +306,9 @@ impl Streams {
         };
         if ended {
             self.sources.remove(index);
+            if let Some(log) = &mut self.log {
+                log.end(stream);
+            }
             return;
         }
         if let Some(log) = &mut self.log {
@@ -383,38 +381,23 @@ impl Streams {
         }
     }
 
-    /// The container has ended: reads what is left without waiting for more. A source that a
-    /// surviving process still holds open (shared PID namespace) is let go.
-    pub fn drain_available(&mut self) {
+    /// The container has ended: reads what its pipes still hold (their capacity at most), also for
+    /// clients that are behind, so that the log is complete before the end is recorded. A source
+    /// that an escaped process still holds open is let go.
+    pub fn drain(&mut self) {
         self.stdin = None;
         self.to_container.clear();
         for client in &mut self.clients {
             client.input = None;
         }
-        let mut index = 0;
-        while index < self.sources.len() {
-            let (stream, source) = &self.sources[index];
+        while let Some((stream, source)) = self.sources.last() {
             let stream = *stream;
-            let behind =
-                self.clients.iter_mut().any(|client| client.sink(stream).as_ref().is_some_and(Sink::is_behind));
-            if behind {
-                index += 1;
-                continue;
-            }
-            let empty = {
-                let mut poll = [rustix::event::PollFd::new(source, PollFlags::IN)];
-                matches!(rustix::event::poll(&mut poll, Some(&ZERO)), Ok(0))
-            };
-            if empty {
-                self.sources.remove(index);
-            } else {
-                self.read_source(stream);
+            let mut poll = [rustix::event::PollFd::new(source, PollFlags::IN)];
+            match rustix::event::poll(&mut poll, Some(&ZERO)) {
+                Ok(0) => drop(self.sources.pop()),
+                _ => self.read_source(stream),
             }
         }
-    }
-
-    /// Ends the log: nothing more will come.
-    pub fn finish_log(&mut self) {
         if let Some(mut log) = self.log.take() {
             log.finish();
         }

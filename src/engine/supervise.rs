@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
 
 use super::request::{AttachRequest, Explain, StartRequest};
 use super::shim::{self, Orders};
@@ -66,7 +67,8 @@ impl Engine {
     /// also when the start fails.
     pub fn start(&self, reference: &str, request: &StartRequest, timeline: &mut Vec<TimedStep>) -> Result<Outcome> {
         let id = handle::find(self.layout(), reference)?;
-        let container = self.lock_settled(&id)?.ok_or_else(|| no_such(reference))?;
+        let container =
+            debug_span!("lock container").in_scope(|| self.lock_settled(&id))?.ok_or_else(|| no_such(reference))?;
         if container.record().status().is_live() {
             drop(container);
             // As with Docker: starting what runs is no error.
@@ -85,7 +87,8 @@ impl Engine {
             size: terminal_size(),
             timed: request.explain == Explain::Steps,
         };
-        match process::fork().context("fork the shim")? {
+        let forked = debug_span!("fork shim").in_scope(process::fork);
+        match forked.context("fork the shim")? {
             Fork::Child => shim::run(self, orders),
             // Dropping our copies leaves the lock and the streams to the shim.
             Fork::Parent(_) => drop(orders),

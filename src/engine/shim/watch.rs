@@ -202,23 +202,18 @@ impl Shim {
     /// What a user waits for comes first and is quick: the record, the name. Deleting directories
     /// comes last, when nobody waits any more.
     fn end(mut self, engine: &Engine, config: &Config, group: &Group, code: i32) {
-        self.streams.drain_available();
         // Processes that shared somebody else's PID namespace may have outlived the first one.
         let _ = group.kill_all();
+        self.streams.drain();
         let _ = group.remove();
-        // Clients that are slow keep what is theirs; the record does not wait for them.
-        if self.streams.is_drained() {
-            self.streams.finish_log();
-        }
         let removed = record_end(engine, config, code);
         let _ = std::fs::remove_file(engine.layout().socket(&config.id));
-        while !self.streams.is_drained() || self.streams.clients.iter().any(Client::is_behind) {
+        // Clients that are slow still get what is theirs; the record did not wait for them.
+        while self.streams.clients.iter().any(Client::is_behind) {
             for event in self.wait(false) {
                 self.serve(event);
             }
-            self.streams.drain_available();
         }
-        self.streams.finish_log();
         while let Some(channel) = channel::accept(self.listener.as_fd()) {
             self.peers.push(Peer { token: self.next_token, channel, waiting: true });
         }
