@@ -15,7 +15,7 @@ use rustix::pipe::PipeFlags;
 use super::request::ExecRequest;
 use super::streams::{Client, Ends, Lent, Streams, Watch};
 use super::{Engine, lower};
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Group};
 use crate::container::NamespaceMode;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
@@ -33,10 +33,10 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let target = open_target(&record, reference)?;
-        let plan = self.exec_plan(&record, request)?;
+        let group = Cgroups::detect()?.group(id.as_str())?;
+        let plan = exec_plan(&record, &group, request)?;
         let pipes = exec_streams(request)?;
         let program = process::own_program().context("open our own program")?;
-        let group = Cgroups::detect()?.group(id.as_str())?;
         let directory = group.v2_dir_fd()?;
         // Children are born into the container's PID namespace; this process stays where it is.
         if record.config.namespaces.pid != NamespaceMode::Host {
@@ -64,60 +64,60 @@ impl Engine {
         };
         relay(started, ends, request)
     }
+}
 
-    /// The plan of a process that joins: cgroup, namespaces, then the same last steps as a
-    /// container's first process, so that it is confined in the same way.
-    fn exec_plan(&self, record: &Record, request: &ExecRequest) -> Result<InitPlan> {
-        let config = &record.config;
-        let mut steps = Vec::new();
-        let tasks = Cgroups::detect()?.group(config.id.as_str())?.join_files();
-        if !tasks.is_empty() {
-            steps.push(Step::JoinCgroup { tasks });
-        }
-        let namespaces = libc::CLONE_NEWNS
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWNET
-            | if steps.is_empty() { libc::CLONE_NEWCGROUP } else { 0 };
-        steps.push(Step::EnterContainer { namespaces });
-        steps.push(Step::NewSession);
-        if request.tty {
-            steps.push(Step::OpenTerminal { size: window(), console: false });
-        }
-        let privileged = config.security.privileged || request.privileged;
-        let set = lower::spec_capabilities(config, privileged)?;
-        let mut environment = config.process.env.clone();
-        if request.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
-            environment.push("TERM=xterm".into());
-        }
-        for entry in &request.env {
-            let name = entry.split('=').next().unwrap_or_default();
-            environment.retain(|other| other.split('=').next() != Some(name));
-            if entry.contains('=') {
-                environment.push(entry.clone());
-            }
-        }
-        let capabilities =
-            LinuxCapabilitiesBuilder::default().bounding(set.clone()).permitted(set.clone()).effective(set).build()?;
-        let workdir = request.workdir.clone().unwrap_or_else(|| config.process.workdir.clone());
-        let process = ProcessBuilder::default()
-            .terminal(request.tty)
-            .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
-            .args(request.command.clone())
-            .env(environment)
-            .cwd(workdir)
-            .capabilities(capabilities)
-            .rlimits(lower::rlimits(config)?)
-            .no_new_privileges(config.security.no_new_privileges)
-            .build()?;
-        let launch = Launch {
-            user: request.user.clone().unwrap_or_else(|| config.process.user.clone()),
-            groups: if request.user.is_none() { config.process.group_add.clone() } else { Vec::new() },
-            ..Launch::default()
-        };
-        steps.extend(process_steps(&process, &launch)?);
-        Ok(InitPlan { steps, timed: false })
+/// The plan of a process that joins: cgroup, namespaces, then the same last steps as a
+/// container's first process, so that it is confined in the same way.
+fn exec_plan(record: &Record, group: &Group, request: &ExecRequest) -> Result<InitPlan> {
+    let config = &record.config;
+    let mut steps = Vec::new();
+    let tasks = group.join_files();
+    if !tasks.is_empty() {
+        steps.push(Step::JoinCgroup { tasks });
     }
+    let namespaces = libc::CLONE_NEWNS
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWNET
+        | if steps.is_empty() { libc::CLONE_NEWCGROUP } else { 0 };
+    steps.push(Step::EnterContainer { namespaces });
+    steps.push(Step::NewSession);
+    if request.tty {
+        steps.push(Step::OpenTerminal { size: window(), console: false });
+    }
+    let privileged = config.security.privileged || request.privileged;
+    let set = lower::spec_capabilities(config, privileged)?;
+    let mut environment = config.process.env.clone();
+    if request.tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
+        environment.push("TERM=xterm".into());
+    }
+    for entry in &request.env {
+        let name = entry.split('=').next().unwrap_or_default();
+        environment.retain(|other| other.split('=').next() != Some(name));
+        if entry.contains('=') {
+            environment.push(entry.clone());
+        }
+    }
+    let capabilities =
+        LinuxCapabilitiesBuilder::default().bounding(set.clone()).permitted(set.clone()).effective(set).build()?;
+    let workdir = request.workdir.clone().unwrap_or_else(|| config.process.workdir.clone());
+    let process = ProcessBuilder::default()
+        .terminal(request.tty)
+        .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
+        .args(request.command.clone())
+        .env(environment)
+        .cwd(workdir)
+        .capabilities(capabilities)
+        .rlimits(lower::rlimits(config)?)
+        .no_new_privileges(config.security.no_new_privileges)
+        .build()?;
+    let launch = Launch {
+        user: request.user.clone().unwrap_or_else(|| config.process.user.clone()),
+        groups: if request.user.is_none() { config.process.group_add.clone() } else { Vec::new() },
+        ..Launch::default()
+    };
+    steps.extend(process_steps(&process, &launch)?);
+    Ok(InitPlan { steps, timed: false })
 }
 
 fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
