@@ -22,7 +22,8 @@ RUNNER := CARGO_TARGET_$(shell echo '$(TRIPLE)' | tr 'a-z-' 'A-Z_')_RUNNER
 ROOT_TESTS := $(if $(SUDO),env $(RUNNER)='sudo -E')
 
 # A package is installed when the program it brings is missing: dpkg is not asked, so that a
-# machine that has the program from elsewhere is left alone.
+# machine that has the program from elsewhere is left alone. (Debian's own busybox is dynamic and
+# of no use in an image; busybox-static takes its place.)
 NEEDS := busybox:busybox-static iptables:iptables ip:iproute2 tar:tar cc:gcc ld:binutils
 NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux
 
@@ -78,6 +79,7 @@ clean: ## remove what was built; containers and their data are not touched
 deps: ## what is missing on this machine, through apt
 	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=; \
 	for need in $(NEEDS); do command -v "$${need%%:*}" >/dev/null || missing+=" $${need##*:}"; done; \
+	if path=$$(command -v busybox) && ldd "$$path" >/dev/null 2>&1; then missing+=' busybox-static'; fi; \
 	[ -n "$$missing" ] || exit 0; \
 	command -v apt-get >/dev/null || { echo "make: please install:$$missing" >&2; exit 1; }; \
 	echo "==> installing$$missing"; \
