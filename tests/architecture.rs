@@ -13,10 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["cli", "engine", "runtime", "error", "sys"]),
     // Front ends know the engine and the values it speaks in: no mechanism, no state file, no syscall.
     ("cli", &["engine", "container", "image", "error", "layout"]),
-    (
-        "engine",
-        &["container", "runtime", "cgroup", "net", "image", "storage", "error", "layout", "store", "sys"],
-    ),
+    ("engine", &["container", "runtime", "cgroup", "net", "image", "storage", "error", "layout", "store", "sys"]),
     ("container", &["error", "layout", "store", "sys"]),
     ("runtime", &["cgroup", "error", "layout", "store", "sys"]),
     ("cgroup", &["error", "layout", "store", "sys"]),
@@ -101,7 +98,8 @@ fn violations(name: &str, text: &str) -> Vec<String> {
         for (line, target) in imports(product, &module) {
             let import = target.split("::").next().unwrap_or_default();
             let known = LAYERS.iter().any(|(layer, _)| *layer == import);
-            let allowed = LAYERS.iter().find(|(layer, _)| *layer == top).is_some_and(|(_, below)| below.contains(&import));
+            let allowed =
+                LAYERS.iter().find(|(layer, _)| *layer == top).is_some_and(|(_, below)| below.contains(&import));
             let excepted = EXCEPTIONS.iter().any(|(from, to)| *from == top && target.starts_with(to));
             if known && import != top && !allowed && !excepted {
                 found.push(format!(":{line}: {top} must not import {target}"));
@@ -334,7 +332,10 @@ fn an_import_upwards_is_found_in_every_spelling() {
 
 #[test]
 fn imports_downwards_and_within_a_layer_pass() {
-    passes("src/engine/create.rs", "use super::Engine;\nuse super::request::CreateRequest;\nuse crate::{image, sys::process};");
+    passes(
+        "src/engine/create.rs",
+        "use super::Engine;\nuse super::request::CreateRequest;\nuse crate::{image, sys::process};",
+    );
     passes("src/runtime/init.rs", "use crate::cgroup::join;\nuse crate::runtime::plan::InitPlan;");
     passes("src/layout.rs", "use crate::container::ContainerId;");
     passes("src/store.rs", "// crate::engine\n/* use crate::cli; */ const A: &str = \"crate::engine\";");

@@ -5,4 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod files;
+mod process;
+mod run;
 mod selfcheck;
+mod streams;

@@ -38,7 +38,11 @@ fn a_conversation_over_pipes() {
 
 #[test]
 fn a_terminal_has_a_size_and_delivers_signals() {
-    let mut terminal = Terminal::start(shell("stty size; tty; trap 'echo int; exit 4' INT; echo ready; while :; do sleep 0.05; done"), 30, 100);
+    let mut terminal = Terminal::start(
+        shell("stty size; tty; trap 'echo int; exit 4' INT; echo ready; while :; do sleep 0.05; done"),
+        30,
+        100,
+    );
     terminal.expect("30 100");
     terminal.expect("/dev/pts/");
     terminal.expect("ready");

@@ -80,6 +80,15 @@ impl Sandbox {
         Invocation::new(command)
     }
 
+    /// The same command line as the arguments of a host shell's `script`.
+    pub fn with_shell<S: AsRef<OsStr>>(&self, script: &str, args: impl IntoIterator<Item = S>) -> Invocation {
+        let inner = self.command(args).command;
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        Invocation::new(command)
+    }
+
     /// Runs a command line to its end, whatever its end.
     #[track_caller]
     pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
@@ -231,7 +240,12 @@ fn program() -> Command {
 /// inside a container everything but a volume is an overlay.
 fn base() -> PathBuf {
     let chosen = std::env::var_os("MYDOCKER_TEST_DIR").map(PathBuf::from);
-    let candidates = [chosen, Some("/var/tmp".into()), Some(env!("CARGO_TARGET_TMPDIR").into()), Some("/dev/shm".into())];
+    let candidates =
+        [chosen, Some("/var/tmp".into()), Some(env!("CARGO_TARGET_TMPDIR").into()), Some("/dev/shm".into())];
     let usable = |path: &Path| rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type != OVERLAYFS);
-    candidates.into_iter().flatten().find(|path| usable(path)).expect("no file system for an overlay: set MYDOCKER_TEST_DIR")
+    candidates
+        .into_iter()
+        .flatten()
+        .find(|path| usable(path))
+        .expect("no file system for an overlay: set MYDOCKER_TEST_DIR")
 }

@@ -45,7 +45,11 @@ impl Terminal {
         // child's pid is the command's and no code of ours runs between fork and exec.
         let inner = invocation.command;
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "env", "--default-signal"]).arg(inner.get_program()).args(inner.get_args()).env("TERM", "xterm");
+        command
+            .args(["--ctty", "env", "--default-signal"])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .env("TERM", "xterm");
         for (name, value) in inner.get_envs() {
             if let Some(value) = value {
                 command.env(name, value);
