@@ -1,0 +1,366 @@
+//! The drawing in `src/lib.rs`, held as a test: imports go down only, and what belongs to one layer
+//! (`unsafe`, clap, printing, leaving the process) is found nowhere else.
+//!
+//! It reads text, not syntax trees: comments and string literals are blanked out first, and what
+//! follows a file's `#[cfg(test)]` is left to the test's own judgement.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may import whom, by top-level module. `main` is `src/main.rs`.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("main", &["cli", "engine", "runtime", "error", "sys"]),
+    // Front ends know the engine and the values it speaks in: no mechanism, no state file, no syscall.
+    ("cli", &["engine", "container", "image", "error", "layout"]),
+    ("engine", &["container", "runtime", "cgroup", "net", "image", "storage", "error", "layout", "store", "sys"]),
+    ("container", &["error", "layout", "store", "sys"]),
+    ("runtime", &["cgroup", "error", "layout", "store", "sys"]),
+    ("cgroup", &["error", "layout", "store", "sys"]),
+    ("net", &["error", "layout", "store", "sys"]),
+    ("image", &["error", "layout", "store", "sys"]),
+    ("storage", &["error", "layout", "store", "sys"]),
+    ("error", &["sys"]),
+    ("layout", &["error", "sys"]),
+    ("store", &["error", "layout", "sys"]),
+    ("sys", &[]),
+];
+
+/// The exceptions, each with its reason.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    // `layout` names a container's files, so it speaks of its id; the type is a checked string.
+    ("layout", "container::ContainerId"),
+];
+
+/// Files that may mention tokio: the netlink façade, later the API and the cluster.
+const TOKIO: &[&str] = &["src/net/link.rs"];
+
+/// Files past this many lines are split by role.
+const MAX_LINES: usize = 500;
+
+/// Names that say nothing about what is inside.
+const DRAWERS: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "misc", "info"];
+
+#[test]
+fn sources_keep_to_the_layers() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    collect(&root.join("src"), &mut sources);
+    assert!(sources.len() > 10, "only {} source files found below src/", sources.len());
+    let mut report = String::new();
+    for path in sources {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        for violation in violations(&name, &text) {
+            let _ = writeln!(report, "{name}{violation}");
+        }
+    }
+    assert!(report.is_empty(), "the layers of docs/architecture.md are broken:\n{report}");
+}
+
+#[test]
+fn test_sources_are_split_by_role_too() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    collect(&root.join("tests"), &mut sources);
+    let mut report = String::new();
+    for path in sources {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        for violation in shape(&name, &text) {
+            let _ = writeln!(report, "{name}{violation}");
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+fn collect(directory: &Path, into: &mut Vec<PathBuf>) {
+    let mut entries: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            collect(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// Everything wrong with one source file; each violation begins with `:line: ` or `: `.
+fn violations(name: &str, text: &str) -> Vec<String> {
+    let mut found = shape(name, text);
+    let code = blank(text);
+    let (product, _) = code.split_at(code.find("#[cfg(test)]\nmod ").unwrap_or(code.len()));
+    let module = module_path(name);
+    let top = module.first().map_or("main", String::as_str);
+
+    if name != "src/lib.rs" && name != "src/build.rs" {
+        for (line, target) in imports(product, &module) {
+            let import = target.split("::").next().unwrap_or_default();
+            let known = LAYERS.iter().any(|(layer, _)| *layer == import);
+            let allowed =
+                LAYERS.iter().find(|(layer, _)| *layer == top).is_some_and(|(_, below)| below.contains(&import));
+            let excepted = EXCEPTIONS.iter().any(|(from, to)| *from == top && target.starts_with(to));
+            if known && import != top && !allowed && !excepted {
+                found.push(format!(":{line}: {top} must not import {target}"));
+            }
+        }
+    }
+    if !LAYERS.iter().any(|(layer, _)| *layer == top) && !matches!(name, "src/lib.rs" | "src/build.rs") {
+        found.push(format!(": {top} has no row in the layer table"));
+    }
+    for (line, word, rest) in words(product) {
+        let wrong = match word {
+            "tokio" if rest.starts_with("::") => !TOKIO.contains(&name),
+            "clap" if rest.starts_with("::") => top != "cli",
+            "print" | "println" | "eprint" | "eprintln" if rest.starts_with('!') => {
+                top != "cli" && name != "src/build.rs"
+            }
+            "exit" if rest.starts_with('(') => preceded_by_process(product, word) && name != "src/main.rs",
+            _ => false,
+        };
+        if wrong {
+            found.push(format!(":{line}: {word} does not belong here"));
+        }
+    }
+    // `unsafe` in tests is no better than elsewhere, so the whole file is read.
+    for (line, word, _) in words(&code) {
+        if word == "unsafe" && top != "sys" {
+            found.push(format!(":{line}: unsafe outside src/sys/"));
+        }
+    }
+    found
+}
+
+/// Length and name, which hold for tests as well.
+fn shape(name: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        found.push(format!(": {lines} lines: split it by role (at most {MAX_LINES})"));
+    }
+    for part in Path::new(name).with_extension("").iter().filter_map(|part| part.to_str()) {
+        if DRAWERS.contains(&part) {
+            found.push(format!(": a drawer named {part}: name it for what is inside"));
+        }
+    }
+    found
+}
+
+/// `src/engine/create.rs` is `[engine, create]`, `src/engine/mod.rs` is `[engine]`, `src/main.rs` is `[]`.
+fn module_path(name: &str) -> Vec<String> {
+    let path = Path::new(name.strip_prefix("src/").unwrap_or(name)).with_extension("");
+    let mut parts: Vec<String> = path.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    if matches!(parts.last().map(String::as_str), Some("mod" | "main" | "lib")) {
+        parts.pop();
+    }
+    parts
+}
+
+/// Replaces comments and the contents of literals by spaces; line breaks stay.
+fn blank(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let length = literal_length(rest);
+        if length > 0 {
+            let (literal, after) = rest.split_at(length);
+            out.extend(literal.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+            rest = after;
+        } else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+            // Of an identifier the rest goes along, so that the `r` of `for"` never begins a literal.
+            if first.is_ascii_alphabetic() || first == '_' {
+                let word = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                let raw = matches!(first, 'r' | 'b' | 'c') && word <= 1;
+                if !raw {
+                    out.push_str(&rest[..word]);
+                    rest = &rest[word..];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Bytes of the comment or literal that begins here; 0 when none does.
+fn literal_length(text: &str) -> usize {
+    let end = |found: Option<usize>, after: usize| found.map_or(text.len(), |at| at + after);
+    if text.starts_with("//") {
+        return end(text.find('\n'), 0);
+    }
+    if text.starts_with("/*") {
+        return end(text.find("*/"), 2);
+    }
+    let prefix = text.find(|c| !matches!(c, 'r' | 'b' | 'c')).unwrap_or(text.len());
+    if prefix > 2 {
+        return 0;
+    }
+    let body = &text[prefix..];
+    let hashes = body.find(|c| c != '#').unwrap_or(body.len());
+    if text[..prefix].contains('r') && body[hashes..].starts_with('"') {
+        let close = format!("\"{}", "#".repeat(hashes));
+        let start = prefix + hashes + 1;
+        return end(text[start..].find(&close).map(|at| at + start), close.len());
+    }
+    if body.starts_with('"') {
+        let mut escaped = false;
+        for (at, c) in body.char_indices().skip(1) {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => return prefix + at + 1,
+                _ => {}
+            }
+        }
+        return text.len();
+    }
+    // A character literal, told from a lifetime by its closing quote.
+    if body.starts_with("'\\") {
+        return end(body[3..].find('\'').map(|at| prefix + at + 3), 1);
+    }
+    let mut chars = body.char_indices();
+    if prefix < 2 && chars.next().is_some_and(|(_, c)| c == '\'') && chars.next().is_some() {
+        return chars.next().filter(|(_, c)| *c == '\'').map_or(0, |(at, _)| prefix + at + 1);
+    }
+    0
+}
+
+/// Words of the code with their line and what follows them.
+fn words(code: &str) -> impl Iterator<Item = (usize, &str, &str)> {
+    let mut at = 0;
+    let mut line = 1;
+    std::iter::from_fn(move || {
+        loop {
+            let rest = code.get(at..).filter(|rest| !rest.is_empty())?;
+            let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            if length > 0 {
+                at += length;
+                return Some((line, &rest[..length], &rest[length..]));
+            }
+            let first = rest.chars().next()?;
+            line += usize::from(first == '\n');
+            at += first.len_utf8();
+        }
+    })
+}
+
+/// Whether this `exit` is `process::exit` (a slice of `code`, so its place is known).
+fn preceded_by_process(code: &str, word: &str) -> bool {
+    let at = word.as_ptr() as usize - code.as_ptr() as usize;
+    code[..at].ends_with("process::")
+}
+
+/// Paths that start at the crate's root, with their lines: `crate::a::b`, `crate::{a, b::c}`, enough
+/// `super::`, and `mydocker::a` in the program's own main.
+fn imports(code: &str, module: &[String]) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut supers = 0;
+    for (line, word, rest) in words(code) {
+        let Some(after) = rest.strip_prefix("::") else {
+            supers = 0;
+            continue;
+        };
+        supers = if word == "super" { supers + 1 } else { 0 };
+        let at_root = match word {
+            "crate" => true,
+            "mydocker" => module.is_empty(),
+            "super" => supers == module.len() && !after.starts_with("super"),
+            _ => false,
+        };
+        if at_root {
+            found.extend(group(after).into_iter().map(|path| (line, path)));
+        }
+    }
+    found
+}
+
+/// The paths of `a::b` or `{a, b::{c, d}}`, the latter as `a` and `b::{c, d}`.
+fn group(text: &str) -> Vec<String> {
+    let path = |text: &str| -> String {
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':').unwrap_or(text.len());
+        text[..end].to_owned()
+    };
+    let Some(inner) = text.strip_prefix('{') else { return vec![path(text)] };
+    let (mut depth, mut start, mut paths) = (0, 0, Vec::new());
+    for (at, c) in inner.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' if depth > 0 => {}
+            ',' | '}' => {
+                paths.push(path(inner[start..at].trim_start()));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    paths.retain(|path| !path.is_empty());
+    paths
+}
+
+// The instrument itself, held against samples that must and must not trip it.
+
+#[track_caller]
+fn trips(name: &str, text: &str, expected: &str) {
+    let found = violations(name, text);
+    assert!(found.iter().any(|violation| violation.contains(expected)), "{expected:?} not in {found:?}");
+}
+
+#[track_caller]
+fn passes(name: &str, text: &str) {
+    assert_eq!(violations(name, text), Vec::<String>::new());
+}
+
+#[test]
+fn an_import_upwards_is_found_in_every_spelling() {
+    trips("src/runtime/init.rs", "use crate::engine::Engine;", ":1: runtime must not import engine::Engine");
+    trips("src/runtime/mod.rs", "use crate::{\n    cgroup::Mode,\n    image::{Image, Store},\n};", "image");
+    trips("src/image/layer.rs", "fn f() { crate::storage::overlay::mount() }", "storage::overlay::mount");
+    trips("src/container/handle.rs", "use super::super::engine::Engine;", "engine::Engine");
+    trips("src/store.rs", "use super::container::Config;", "container::Config");
+    trips("src/cli/run.rs", "use crate::sys::process;", "cli must not import sys::process");
+    trips("src/sys/fd.rs", "use crate::error::Failure;", "sys must not import error");
+    trips("src/main.rs", "fn main() { mydocker::storage::go() }", "main must not import storage::go");
+    trips("src/layout.rs", "use crate::container::Config;", "layout must not import container::Config");
+    trips("src/surprise.rs", "", "no row in the layer table");
+}
+
+#[test]
+fn imports_downwards_and_within_a_layer_pass() {
+    passes(
+        "src/engine/create.rs",
+        "use super::Engine;\nuse super::request::CreateRequest;\nuse crate::{image, sys::process};",
+    );
+    passes("src/runtime/init.rs", "use crate::cgroup::join;\nuse crate::runtime::plan::InitPlan;");
+    passes("src/layout.rs", "use crate::container::ContainerId;");
+    passes("src/store.rs", "// crate::engine\n/* use crate::cli; */ const A: &str = \"crate::engine\";");
+    passes("src/store.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::engine::Engine; }");
+}
+
+#[test]
+fn what_belongs_to_one_place_is_found_elsewhere() {
+    trips("src/engine/shim.rs", "\nunsafe { close(3) };", ":2: unsafe outside src/sys/");
+    trips("src/engine/shim.rs", "#[cfg(test)]\nmod tests { unsafe fn f() {} }", "unsafe");
+    trips("src/engine/mod.rs", "use clap::Parser;", "clap does not belong here");
+    trips("src/engine/mod.rs", "tokio::spawn(f);", "tokio does not belong here");
+    trips("src/runtime/mod.rs", "fn f() { eprintln!(\"x\") }", "eprintln does not belong here");
+    trips("src/cli/mod.rs", "std::process::exit(1)", "exit does not belong here");
+    trips("src/store.rs", &"\n".repeat(MAX_LINES + 1), "split it by role");
+    trips("src/engine/utils.rs", "", "a drawer named utils");
+    trips("src/common/mod.rs", "", "a drawer named common");
+}
+
+#[test]
+fn words_in_literals_and_near_misses_pass() {
+    passes("src/sys/mod.rs", "unsafe { f() }");
+    passes("src/cli/mod.rs", "use clap::Parser;\nfn f() { println!(\"{}\", 'a') }");
+    passes("src/main.rs", "fn main() { std::process::exit(0) }");
+    passes("src/engine/mod.rs", "let s = r#\"unsafe \" println!\"#; let c = '\"'; let d = b'\\''; // unsafe\nexit(f);");
+    passes("src/engine/mod.rs", "fn f<'a>(x: &'a str) -> &'a str { x } // println!(\n");
+    passes("src/engine/mod.rs", "writeln!(out, \"println!\")?; let unsafe_code = 1;");
+}

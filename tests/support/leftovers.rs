@@ -1,0 +1,66 @@
+//! What containers leave behind when something is wrong: mounts, processes, cgroups, files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::processes;
+
+/// Mounts of this namespace whose line mentions `text`.
+pub fn mounts(text: &str) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().filter(|line| line.contains(text)).map(|line| format!("mount: {line}")).collect()
+}
+
+/// Processes whose command line mentions one of `texts`, this one excepted.
+pub fn running(texts: &[String]) -> Vec<String> {
+    let own = i32::try_from(std::process::id()).unwrap();
+    let mut found = processes::all();
+    found.retain(|(pid, line)| *pid != own && texts.iter().any(|text| line.contains(text.as_str())));
+    found.into_iter().map(|(pid, line)| format!("process {pid}: {line}")).collect()
+}
+
+/// Every container's cgroup in every hierarchy: `…/mydocker/<id>`.
+pub fn cgroups() -> Vec<PathBuf> {
+    let base = Path::new("/sys/fs/cgroup");
+    let mut parents = vec![base.join("mydocker")];
+    parents.extend(directories(base).into_iter().map(|hierarchy| hierarchy.join("mydocker")));
+    parents.iter().flat_map(|parent| directories(parent)).collect()
+}
+
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    // cpu → cpu,cpuacct and the like are links on some machines: one name a hierarchy is enough.
+    found.retain(|path| path.is_dir() && !path.is_symlink());
+    found
+}
+
+/// Container ids that have a directory below this data root.
+pub fn containers(root: &Path) -> Vec<String> {
+    names(&root.join("containers")).into_iter().filter(|name| name.len() == 64).collect()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// What containers that are gone have left below their data root.
+pub fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut look = |directory: &str, belongs: fn(&str) -> bool| {
+        for name in names(&root.join(directory)) {
+            if !belongs(&name) {
+                found.push(format!("file: {}/{directory}/{name}", root.display()));
+            }
+        }
+    };
+    look("containers", |_| false);
+    look("names", |name| name == ".lock");
+    look("overlay2", |name| name == "layers");
+    look("trash", |_| false);
+    look("run", |name| !name.ends_with(".sock"));
+    // Anonymous volumes go with their container; named ones stay.
+    look("volumes", |name| name.len() != 64);
+    found
+}
