@@ -18,8 +18,9 @@ fail() {
 }
 
 [ -x "$busybox" ] || fail "$busybox is missing: install Debian's package busybox-static"
-# The dynamic package (busybox) has the same path; its binary names a loader that the image lacks.
-if grep -q -a -m 1 'ld-linux\|ld-musl' "$busybox"; then
+# The dynamic package (busybox) has the same path; its binary names, right behind the program headers, a
+# loader that the image lacks.
+if head -c 4096 "$busybox" | grep -q -a '/ld-'; then
     fail "$busybox is dynamically linked: install Debian's package busybox-static instead of busybox"
 fi
 applets=$("$busybox" --list-full) || fail "$busybox cannot list its applets"
