@@ -354,7 +354,7 @@ fn name_anonymous(mut mount: Mount) -> Result<Mount> {
     if let MountSource::Volume { name, anonymous: true, .. } = &mut mount.source
         && name.is_empty()
     {
-        *name = volume::random_name()?;
+        *name = Volumes::random_name()?;
     }
     Ok(mount)
 }

@@ -7,6 +7,7 @@ pub mod create;
 mod devices;
 pub mod exec;
 mod files;
+pub mod images;
 pub mod lifecycle;
 pub mod logs;
 mod lower;

@@ -1,4 +1,26 @@
-//! The image store.
+//! The image store: content-addressed configs and layers, and the references that name them.
+//!
+//! ```text
+//! image/configs/sha256/<hex>         image configs; an image's id is the digest of its config
+//! image/repositories.json            canonical reference → image id
+//! image/lock                         held while references change
+//! overlay2/layers/<diff id>/diff     unpacked layers, shared by all images that have them
+//! ```
+//! Contents come through [`archive`] (`docker save` and OCI layouts) or [`bundled`] (images that lie
+//! beside the program); [`layer`] unpacks, [`staging`] makes that atomic, [`tags`] names.
+
+pub mod archive;
+mod bundled;
+mod config;
+mod digest;
+mod header;
+mod index;
+mod layer;
+pub mod reference;
+mod staging;
+mod stream;
+mod tags;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -52,23 +74,74 @@ impl Store {
         Store { layout: layout.clone() }
     }
 
-    /// Looks an image up by reference (`busybox`, `a/b:1`), id or id prefix.
-    pub fn get(&self, _reference: &str) -> Result<Option<Image>> {
-        let _ = &self.layout;
-        Ok(Some(Image {
-            id: "sha256:00".into(),
-            layers: vec!["sha256:aa".into()],
-            defaults: Defaults { command: vec!["sh".into()], ..Default::default() },
-        }))
+    /// Looks an image up by reference (`busybox`, `a/b:1`, `a@sha256:…`), id or id prefix.
+    ///
+    /// # Errors
+    /// An invalid reference, a prefix that several ids have, a damaged store.
+    pub fn get(&self, reference: &str) -> Result<Option<Image>> {
+        match self.resolve(reference)? {
+            Some(id) => self.image(&id),
+            None => Ok(None),
+        }
     }
 
     /// Looks among the bundled images and imports the one that has this name.
-    pub fn get_bundled(&self, _reference: &str) -> Result<Option<Image>> {
-        Ok(None)
+    ///
+    /// Only a plain name (`busybox`, `busybox:latest`) can be bundled, as `NAME.tar` in `<data root>/image`,
+    /// in `images/` of the checkout that the program was built in, or in `/usr/share/mydocker/images`.
+    ///
+    /// # Errors
+    /// An invalid reference; a bundled archive that cannot be imported.
+    pub fn get_bundled(&self, reference: &str) -> Result<Option<Image>> {
+        self.import_bundled(reference)
     }
 
     /// Directory of an unpacked layer's contents.
     pub fn layer(&self, diff_id: &str) -> std::path::PathBuf {
         self.layout.layers().join(diff_id.trim_start_matches("sha256:")).join("diff")
+    }
+}
+
+/// An image in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// `sha256:…`.
+    pub id: String,
+    /// References in their familiar form (`busybox:latest`), sorted; none for a dangling image.
+    pub references: Vec<String>,
+    /// When it was built, as its config says.
+    pub created: Option<jiff::Timestamp>,
+    /// Bytes of its unpacked layers.
+    pub size: u64,
+}
+
+impl Store {
+    /// All images, newest first. One whose config is damaged is listed by its id, without the rest.
+    pub fn list(&self) -> Result<Vec<Summary>> {
+        let mut references: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (reference, id) in self.repositories()?.references {
+            let familiar = reference.parse::<reference::Reference>().map_or(reference, |parsed| parsed.familiar());
+            references.entry(id).or_default().push(familiar);
+        }
+        let mut images = Vec::new();
+        for id in self.ids()? {
+            let config = match self.config(&id) {
+                Ok(Some(config)) => config,
+                // Removed since it was listed.
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!("{error:#}");
+                    config::ConfigFile::default()
+                }
+            };
+            let created = config.created.as_deref().and_then(|text| text.parse().ok());
+            let size = config.into_image(&id).layers.iter().map(|layer| self.layer_size(layer)).sum();
+            let id = id.to_string();
+            let mut references = references.remove(&id).unwrap_or_default();
+            references.sort();
+            images.push(Summary { id, references, created, size });
+        }
+        images.sort_by(|a, b| (b.created, &a.references, &a.id).cmp(&(a.created, &b.references, &b.id)));
+        Ok(images)
     }
 }

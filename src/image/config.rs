@@ -1,0 +1,198 @@
+//! Image configs (OCI image spec, config.md): only what is needed of them.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::{Defaults, Image};
+use crate::error::Failure;
+
+/// The largest config, manifest or index that is read, in bytes.
+pub(super) const MAX_DOCUMENT: u64 = 8 << 20;
+/// The most layers overlayfs stacks (`OVL_MAX_STACK`, fs/overlayfs/params.h).
+const MAX_LAYERS: usize = 500;
+
+/// A config as it stands in the file; unknown fields are left where they are.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct ConfigFile {
+    pub(super) created: Option<String>,
+    #[serde(default)]
+    os: String,
+    config: Option<Runtime>,
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct RootFs {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    diff_ids: Vec<String>,
+}
+
+/// Go writes `null` where it has nothing, hence the options.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Runtime {
+    env: Option<Vec<String>>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    user: Option<String>,
+    working_dir: Option<String>,
+    volumes: Option<BTreeMap<String, IgnoredAny>>,
+    stop_signal: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
+}
+
+impl ConfigFile {
+    /// Parses and checks a config.
+    ///
+    /// # Errors
+    /// Malformed JSON, an operating system other than Linux, diff ids that are none.
+    pub(super) fn parse(bytes: &[u8]) -> Result<ConfigFile> {
+        let config: ConfigFile = serde_json::from_slice(bytes).context("parse image config")?;
+        if !config.os.is_empty() && config.os != "linux" {
+            let message = format!("the image is for the operating system {:?}", config.os);
+            return Err(Failure::engine(message).with_hint("only Linux images run here").into());
+        }
+        if !config.rootfs.kind.is_empty() && config.rootfs.kind != "layers" {
+            bail!("parse image config: unknown kind of root file system {:?}", config.rootfs.kind);
+        }
+        config.diff_ids().context("parse image config")?;
+        Ok(config)
+    }
+
+    /// Digests of the uncompressed layers, lowest first.
+    pub(super) fn diff_ids(&self) -> Result<Vec<Digest>> {
+        if self.rootfs.diff_ids.len() > MAX_LAYERS {
+            bail!("the image has more than {MAX_LAYERS} layers");
+        }
+        self.rootfs.diff_ids.iter().map(|text| Digest::parse(text)).collect()
+    }
+
+    /// The image that this config, whose digest is `id`, describes.
+    pub(super) fn into_image(self, id: &Digest) -> Image {
+        let config = self.config.unwrap_or_default();
+        Image {
+            id: id.to_string(),
+            layers: self.rootfs.diff_ids,
+            defaults: Defaults {
+                env: config.env.unwrap_or_default(),
+                entrypoint: config.entrypoint.unwrap_or_default(),
+                command: config.cmd.unwrap_or_default(),
+                user: config.user.unwrap_or_default(),
+                workdir: config.working_dir.unwrap_or_default(),
+                volumes: config.volumes.unwrap_or_default().into_keys().collect(),
+                stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
+                labels: config.labels.unwrap_or_default(),
+                exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
+            },
+        }
+    }
+}
+
+/// The config of an image made of one plain root file system.
+#[derive(Debug, Serialize)]
+struct Synthesised<'a> {
+    architecture: &'a str,
+    os: &'a str,
+    created: &'a str,
+    config: SynthesisedRuntime<'a>,
+    rootfs: RootFs,
+    history: [History<'a>; 1],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SynthesisedRuntime<'a> {
+    env: [&'a str; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmd: Option<[&'a str; 1]>,
+}
+
+#[derive(Debug, Serialize)]
+struct History<'a> {
+    created: &'a str,
+    created_by: String,
+}
+
+/// What the command of an image without a config is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shell {
+    /// It has `/bin/sh`: the command is `sh`.
+    Present,
+    /// It has none: the user must name a command.
+    Absent,
+}
+
+/// This machine's architecture, as image configs call it.
+pub(super) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// Bytes of a config for the single layer `diff_id`, which came from the file `source`.
+pub(super) fn synthesise(diff_id: &Digest, created: jiff::Timestamp, shell: Shell, source: &str) -> Result<Vec<u8>> {
+    let created = created.to_string();
+    let config = Synthesised {
+        architecture: architecture(),
+        os: "linux",
+        created: &created,
+        config: SynthesisedRuntime {
+            env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            cmd: (shell == Shell::Present).then_some(["sh"]),
+        },
+        rootfs: RootFs { kind: "layers".into(), diff_ids: vec![diff_id.to_string()] },
+        history: [History { created: &created, created_by: format!("mydocker: bundled {source}") }],
+    };
+    serde_json::to_vec(&config).context("encode image config")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_and_unknown_fields_are_fine() {
+        let config = ConfigFile::parse(
+            br#"{"os":"linux","x":1,"config":{"Env":null,"Cmd":["a"],"Volumes":{"/v":{}},"User":"1:2",
+                "ExposedPorts":{"80/tcp":{}},"Labels":{"k":"v"},"StopSignal":"","WorkingDir":"/w","Entrypoint":["e"]},
+                "rootfs":{"type":"layers","diff_ids":[]}}"#,
+        )
+        .unwrap();
+        let defaults = config.into_image(&Digest::of(b"")).defaults;
+        assert_eq!(defaults.command, ["a"]);
+        assert_eq!(defaults.entrypoint, ["e"]);
+        assert_eq!(defaults.volumes, ["/v"]);
+        assert_eq!(defaults.exposed_ports, ["80/tcp"]);
+        assert_eq!(defaults.labels["k"], "v");
+        assert_eq!((defaults.user.as_str(), defaults.workdir.as_str()), ("1:2", "/w"));
+        assert_eq!(defaults.stop_signal, None);
+    }
+
+    #[test]
+    fn malformed_configs_are_clean_errors() {
+        let nested = format!("{{\"x\":{}", "[".repeat(100_000));
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"rootfs":{"diff_ids":["sha256:../.."]}}"#,
+            r#"{"rootfs":{"diff_ids":["x"]}}"#,
+            r#"{"rootfs":{"type":"zip","diff_ids":[]}}"#,
+            r#"{"os":"windows","rootfs":{"diff_ids":[]}}"#,
+            r#"{"config":{"Cmd":"sh"},"rootfs":{"diff_ids":[]}}"#,
+            &nested,
+        ] {
+            assert!(ConfigFile::parse(text.as_bytes()).is_err(), "{}", &text[..text.len().min(60)]);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! An archive of an image on disk, with the places of its members.
+//!
+//! Archives come as streams whose members stand in any order, so the stream is first written to a file
+//! without a name. Member names are only ever keys of a map, never paths.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::OFlags;
+
+use super::config::MAX_DOCUMENT;
+use super::digest::Digest;
+use super::header::{components, shown};
+use super::stream::{self, Section};
+
+/// The largest archive, uncompressed, in bytes.
+const MAX_ARCHIVE: u64 = 256 << 30;
+/// The most members that are kept in mind; an image's archive has a few per layer.
+const MAX_MEMBERS: usize = 100_000;
+/// The longest name that is kept in mind, in bytes; `blobs/sha256/<hex>` has 77.
+const MAX_MEMBER_NAME: usize = 255;
+/// Bytes that the headers of one member may take.
+const MAX_HEADERS: u64 = 1 << 20;
+
+/// An uncompressed archive in a file, and its index.
+pub(super) struct Archive {
+    file: File,
+    members: HashMap<String, Member>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Member {
+    /// A regular file: where its bytes stand.
+    File { offset: u64, size: u64 },
+    /// A link, device or directory; refused when something refers to it.
+    Other,
+}
+
+impl Archive {
+    /// Writes `input`, decompressed, to a nameless file in `directory` and indexes it.
+    pub(super) fn spool(input: impl Read, directory: &Path) -> Result<Archive> {
+        let mut file = nameless(directory).with_context(|| format!("create file in {}", directory.display()))?;
+        let mut input = stream::decompress(input)?.take(MAX_ARCHIVE);
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            let count = match input.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("read archive"),
+            };
+            file.write_all(&buffer[..count]).with_context(|| format!("keep archive in {}", directory.display()))?;
+        }
+        if input.limit() == 0 {
+            bail!("read archive: it has more than {MAX_ARCHIVE} bytes");
+        }
+        Archive::index(file)
+    }
+
+    /// Indexes the archive in `file`; one that is compressed is spooled to `directory` first.
+    pub(super) fn open(file: File, directory: &Path) -> Result<Archive> {
+        let mut start = [0; 2];
+        match file.read_at(&mut start, 0).context("read archive")? {
+            2 if start == [0x1f, 0x8b] => Archive::spool(file, directory),
+            _ => Archive::index(file),
+        }
+    }
+
+    fn index(file: File) -> Result<Archive> {
+        let length = file.metadata().context("inspect archive")?.len();
+        let allowance = Cell::new(0);
+        let mut members = HashMap::new();
+        {
+            let mut archive = tar::Archive::new(Bounded { file: &file, position: 0, allowance: &allowance });
+            let mut entries = archive.entries_with_seek().context("read archive")?;
+            loop {
+                allowance.set(MAX_HEADERS);
+                let Some(entry) = entries.next() else { break };
+                let entry = entry.context("read archive")?;
+                let (offset, size) = (entry.raw_file_position(), entry.size());
+                let kind = entry.header().entry_type();
+                let is_file = kind.is_file() || kind.is_contiguous();
+                if is_file && offset.checked_add(size).is_none_or(|end| end > length) {
+                    bail!("read archive: archive is truncated");
+                }
+                let name = entry.path_bytes();
+                if name.len() > MAX_MEMBER_NAME || members.len() >= MAX_MEMBERS {
+                    continue;
+                }
+                // Names that lead upwards, or are no text, are nobody's: no manifest can mean them.
+                let Ok(parts) = components(&name) else { continue };
+                let Ok(name) = String::from_utf8(parts.join(&b'/')) else { continue };
+                members.insert(name, if is_file { Member::File { offset, size } } else { Member::Other });
+            }
+        }
+        Ok(Archive { file, members })
+    }
+
+    /// Whether there is a member of this name, of any kind.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// The whole file, as a stream.
+    pub(super) fn stream(&self) -> Result<Section<'_>> {
+        Ok(Section::new(&self.file, 0, self.file.metadata().context("inspect archive")?.len()))
+    }
+
+    /// A member's bytes, as a stream, and their number.
+    ///
+    /// # Errors
+    /// No such member; a member that is a link or anything but a file.
+    pub(super) fn member(&self, name: &str) -> Result<(Section<'_>, u64)> {
+        let key = components(name.as_bytes()).map(|parts| parts.join(&b'/'));
+        match key.ok().and_then(|key| self.members.get(std::str::from_utf8(&key).ok()?)) {
+            Some(Member::File { offset, size }) => Ok((Section::new(&self.file, *offset, *size), *size)),
+            Some(Member::Other) => bail!("{} in the archive is not a regular file", shown(name.as_bytes())),
+            None => bail!("the archive lacks {}", shown(name.as_bytes())),
+        }
+    }
+
+    /// A member's bytes, when they are few enough for a document.
+    pub(super) fn document(&self, name: &str) -> Result<Vec<u8>> {
+        let (mut section, size) = self.member(name)?;
+        if size > MAX_DOCUMENT {
+            bail!("{} in the archive has more than {MAX_DOCUMENT} bytes", shown(name.as_bytes()));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size)?);
+        section.read_to_end(&mut bytes).with_context(|| format!("read {}", shown(name.as_bytes())))?;
+        Ok(bytes)
+    }
+
+    /// Checks that a member's bytes have this digest.
+    pub(super) fn verify(&self, name: &str, digest: &Digest) -> Result<()> {
+        let (section, _) = self.member(name)?;
+        let found = stream::digest_of(section).with_context(|| format!("read {}", shown(name.as_bytes())))?;
+        if found != *digest {
+            bail!("{} in the archive has the digest {found}: it is damaged", shown(name.as_bytes()));
+        }
+        Ok(())
+    }
+}
+
+/// A file that vanishes with its descriptor.
+fn nameless(directory: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    let flags = OFlags::TMPFILE.bits().cast_signed();
+    match options.clone().custom_flags(flags).open(directory) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {}
+        other => return other,
+    }
+    // The file system has no O_TMPFILE.
+    let path = directory.join(format!(".archive-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let file = options.create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// Reads headers and seeks over contents; no member's headers get more than the allowance.
+struct Bounded<'a> {
+    file: &'a File,
+    position: u64,
+    allowance: &'a Cell<u64>,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let allowance = self.allowance.get();
+        let wanted = buffer.len().min(usize::try_from(allowance).unwrap_or(usize::MAX));
+        if wanted == 0 && !buffer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "headers of one member exceed the limit"));
+        }
+        let count = self.file.read_at(&mut buffer[..wanted], self.position)?;
+        self.position += count as u64;
+        self.allowance.set(allowance - count as u64);
+        Ok(count)
+    }
+}
+
+impl Seek for Bounded<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(_) => None,
+        };
+        self.position = target.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.position)
+    }
+}
