@@ -5,8 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod exec;
 mod files;
+mod isolation;
+mod logs;
 mod process;
 mod run;
 mod selfcheck;
 mod streams;
+mod terminal;

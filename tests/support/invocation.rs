@@ -290,6 +290,13 @@ impl Output {
         self
     }
 
+    /// The same of either stream: Docker prints some errors of exec on standard output.
+    #[track_caller]
+    pub fn says_anywhere(self, needle: &str) -> Self {
+        assert!(self.out().contains(needle) || self.err().contains(needle), "{needle:?} is nowhere in {self}");
+        self
+    }
+
     /// Asserts that standard error holds no sign of a crash: an error is a message.
     #[track_caller]
     pub fn cleanly(self) -> Self {
