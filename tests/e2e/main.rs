@@ -5,8 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod diagnosis;
 mod exec;
+mod explain;
 mod files;
+mod forms;
+mod image;
 mod isolation;
 mod lifecycle;
 mod logs;

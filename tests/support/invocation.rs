@@ -167,15 +167,6 @@ impl Running {
         }
     }
 
-    /// Reads until `needle` has come on standard error.
-    #[track_caller]
-    pub fn expect_stderr(&mut self, needle: &str) {
-        while position(&self.err, needle.as_bytes()).is_none() {
-            assert!(!self.ended(), "{self}\nended without {needle:?} on standard error");
-            self.step(false);
-        }
-    }
-
     /// Waits until it has exited and nobody holds its output any more.
     #[track_caller]
     pub fn finish(mut self) -> Output {
