@@ -47,13 +47,13 @@ fn running_ones_only_unless_asked() {
         names.sort();
         names
     };
-    assert_eq!(names(&[]), [up.clone()]);
+    assert_eq!(names(&[]), [up.as_str()]);
     let mut all = vec![up.clone(), down.clone(), made.clone()];
     all.sort();
     assert_eq!(names(&["-a"]), all);
-    assert_eq!(names(&["--all", "--filter", "status=exited"]), [down.clone()]);
-    assert_eq!(names(&["--filter", "status=created"]), [made.clone()]);
-    assert_eq!(names(&["-a", "--filter", "exited=3"]), [down.clone()]);
+    assert_eq!(names(&["--all", "--filter", "status=exited"]), [down.as_str()]);
+    assert_eq!(names(&["--filter", "status=created"]), [made.as_str()]);
+    assert_eq!(names(&["-a", "--filter", "exited=3"]), [down.as_str()]);
     assert_eq!(names(&["-a", "--filter", "exited=4"]), [""; 0]);
     let statuses = ps(&s, &["-a", "--format", "{{.Names}}={{.Status}}={{.State}}"]);
     let status = |name: &str| statuses.lines().find(|line| line.starts_with(name)).unwrap()[name.len()..].to_owned();
