@@ -5,10 +5,10 @@
 //! look belonged to a suite that still runs.
 
 #[path = "support/leftovers.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod leftovers;
 #[path = "support/processes.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod processes;
 
 use std::collections::BTreeSet;

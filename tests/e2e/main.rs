@@ -6,8 +6,19 @@
 mod support;
 
 mod crash;
+mod diagnosis;
+mod exec;
+mod explain;
 mod files;
+mod forms;
+mod image;
+mod isolation;
+mod lifecycle;
+mod logs;
+mod naming;
 mod process;
+mod query;
 mod run;
 mod selfcheck;
 mod streams;
+mod terminal;

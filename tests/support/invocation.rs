@@ -167,15 +167,6 @@ impl Running {
         }
     }
 
-    /// Reads until `needle` has come on standard error.
-    #[track_caller]
-    pub fn expect_stderr(&mut self, needle: &str) {
-        while position(&self.err, needle.as_bytes()).is_none() {
-            assert!(!self.ended(), "{self}\nended without {needle:?} on standard error");
-            self.step(false);
-        }
-    }
-
     /// Waits until it has exited and nobody holds its output any more.
     #[track_caller]
     pub fn finish(mut self) -> Output {
@@ -287,6 +278,13 @@ impl Output {
     pub fn says(self, needle: &str) -> Self {
         let err = self.err().to_lowercase();
         assert!(err.contains(&needle.to_lowercase()), "{needle:?} is not in standard error of {self}");
+        self
+    }
+
+    /// The same of either stream: Docker prints some errors of exec on standard output.
+    #[track_caller]
+    pub fn says_anywhere(self, needle: &str) -> Self {
+        assert!(self.out().contains(needle) || self.err().contains(needle), "{needle:?} is nowhere in {self}");
         self
     }
 

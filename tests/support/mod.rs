@@ -14,7 +14,7 @@ pub mod terminal;
 
 use std::time::{Duration, Instant};
 
-pub use invocation::{Output, Running};
+pub use invocation::Output;
 pub use sandbox::Sandbox;
 pub use terminal::Terminal;
 

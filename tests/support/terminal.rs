@@ -4,16 +4,22 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use super::invocation::{Invocation, pid_of};
 use super::{PATIENCE, position};
+
+/// What `step` waits for, besides the command's end.
+#[derive(Clone, Copy)]
+enum Until {
+    Output,
+    Writable,
+}
 
 /// A terminal and the command on it.
 pub struct Terminal {
@@ -83,7 +89,7 @@ impl Terminal {
         while !keys.is_empty() {
             match rustix::io::write(&self.master, keys) {
                 Ok(count) => keys = &keys[count..],
-                Err(rustix::io::Errno::AGAIN) => self.step(),
+                Err(rustix::io::Errno::AGAIN) => self.step(Until::Writable),
                 Err(error) => panic!("{}: type: {error}", self.label),
             }
         }
@@ -105,7 +111,7 @@ impl Terminal {
                 return text;
             }
             assert!(self.status.is_none(), "{} ended without {needle:?} on\n{}", self.label, self.screen());
-            self.step();
+            self.step(Until::Output);
         }
     }
 
@@ -113,7 +119,7 @@ impl Terminal {
     #[track_caller]
     pub fn finish(&mut self) -> (i32, String) {
         while self.status.is_none() {
-            self.step();
+            self.step(Until::Output);
         }
         self.take();
         let status = self.status.unwrap();
@@ -139,17 +145,19 @@ impl Terminal {
     }
 
     #[track_caller]
-    fn step(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+    fn step(&mut self, until: Until) {
         // The pidfd is opened anew each time: the driver is not on anyone's fast path.
-        let pidfd = rustix::process::pidfd_open(self.pid(), rustix::process::PidfdFlags::empty()).unwrap();
-        let mut events = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&self.master, PollFlags::IN)];
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: 0 };
+        let pidfd = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
+        let wanted = match until {
+            Until::Output => PollFlags::IN,
+            Until::Writable => PollFlags::IN | PollFlags::OUT,
+        };
+        let mut events = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&self.master, wanted)];
+        let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
         let ready = poll(&mut events, Some(&timeout)).unwrap();
         assert!(ready > 0, "{} is silent for {PATIENCE:?} after\n{}", self.label, self.screen());
-        self.take();
         self.status = self.child.try_wait().unwrap();
+        self.take();
     }
 
     fn take(&mut self) {

@@ -1,0 +1,373 @@
+#!/usr/bin/env python3
+"""`make bench`: what mydocker costs, beside its peers, in one run on one machine.
+
+Each case is run by every subject in turn (A B C A B C …), so that a busy moment of the machine
+hits all of them. Medians and the ratio to a named peer are printed; budgets of the project stand
+beside. *Back to back* has no pause; *isolated* has 100 ms of quiet before each start, which is
+what a person at a prompt or a CI step sees (and what cgroup v1 makes slow).
+
+Everything lives on a private data root below /var/tmp and is removed afterwards.
+Docker and podman are measured where they are installed and have an image called busybox;
+`--prepare` imports it there.
+"""
+
+import argparse
+import glob
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+QUIET = 0.1
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+IMAGE = os.path.join(REPOSITORY, "images", "busybox.tar")
+
+
+def call(argv, **options):
+    """Runs a command that must succeed; its standard output as text."""
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, **options)
+    if done.returncode != 0:
+        sys.exit(f"bench: {' '.join(argv)}: exit code {done.returncode}\n{done.stderr.decode(errors='replace')}")
+    return done.stdout.decode(errors="replace")
+
+
+def spawn(argv, output=subprocess.DEVNULL):
+    """Seconds from fork to exit of a command that must succeed.
+
+    posix_spawn, not fork: the interpreter's page tables are not what is measured.
+    """
+    null = os.open(os.devnull, os.O_RDONLY)
+    actions = [(os.POSIX_SPAWN_DUP2, null, 0)]
+    target = os.open(os.devnull, os.O_WRONLY) if output is subprocess.DEVNULL else output
+    actions.append((os.POSIX_SPAWN_DUP2, target, 1))
+    begin = time.perf_counter()
+    pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
+    _, status = os.waitpid(pid, 0)
+    took = time.perf_counter() - begin
+    os.close(null)
+    if target is not output:
+        os.close(target)
+    if status != 0:
+        sys.exit(f"bench: {' '.join(argv)}: exit code {os.waitstatus_to_exitcode(status)}")
+    return took
+
+
+class Subject:
+    """One program under measurement: what to call for each case; None where it has no such thing."""
+
+    name = ""
+
+    def run_true(self, _number):
+        return None
+
+    def exec_true(self):
+        return None
+
+    def close(self):
+        """Removes what was made."""
+
+
+class Engine(Subject):
+    """mydocker, docker, podman: Docker's command line."""
+
+    def __init__(self, name, program):
+        self.name, self.program, self.made = name, program, []
+        self.box = f"bench-{os.getpid()}-box"
+
+    def argv(self, *words):
+        return [*self.program, *words]
+
+    def run_true(self, _number):
+        return self.argv("run", "--rm", "--network", "none", "busybox", "true")
+
+    def run_detached(self, number):
+        name = f"bench-{os.getpid()}-{number}"
+        self.made.append(name)
+        return self.argv("run", "-d", "--network", "none", "--name", name, "busybox", "sleep", "1000")
+
+    def start_box(self):
+        call(self.argv("run", "-d", "--network", "none", "--name", self.box, "busybox", "sleep", "1000"))
+        self.made.append(self.box)
+
+    def exec_true(self):
+        return self.argv("exec", self.box, "true")
+
+    def remove(self, names):
+        return self.argv("rm", "-f", *names)
+
+    def close(self):
+        if self.made:
+            subprocess.run(self.remove(self.made), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            self.made = []
+
+
+class Crun(Subject):
+    """crun on a prepared bundle: the runtime alone, no image, no log, no state of an engine."""
+
+    name = "crun"
+
+    def __init__(self, scratch, rootfs):
+        self.bundle, self.state, self.box = f"{scratch}/bundle", f"{scratch}/crun", f"bench{os.getpid()}"
+        os.mkdir(self.bundle)
+        os.symlink(rootfs, f"{self.bundle}/rootfs")
+        call(["crun", "spec"], cwd=self.bundle)
+        self.running = False
+
+    def configure(self, *argv):
+        with open(f"{self.bundle}/config.json", encoding="utf-8") as file:
+            spec = json.load(file)
+        spec["process"]["args"], spec["process"]["terminal"] = list(argv), False
+        spec["root"]["path"], spec["root"]["readonly"] = f"{self.bundle}/rootfs", True
+        with open(f"{self.bundle}/config.json", "w", encoding="utf-8") as file:
+            json.dump(spec, file)
+
+    def argv(self, *words):
+        return ["crun", "--root", self.state, *words]
+
+    def run_true(self, number):
+        return self.argv("run", "--bundle", self.bundle, f"{self.box}-{number}")
+
+    def start_box(self):
+        self.configure("sleep", "1000")
+        # `run -d` leaves the container with our standard streams: give it others.
+        subprocess.run(self.argv("run", "-d", "--bundle", self.bundle, self.box), check=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.running = True
+
+    def exec_true(self):
+        return self.argv("exec", self.box, "true")
+
+    def close(self):
+        if self.running:
+            subprocess.run(self.argv("delete", "-f", self.box), check=False)
+
+
+class Unshare(Subject):
+    """The kernel's own price: six namespaces and a chroot, nothing else."""
+
+    name = "unshare"
+
+    def __init__(self, rootfs):
+        self.rootfs = rootfs
+
+    def run_true(self, _number):
+        return ["unshare", "-mpfunir", "chroot", self.rootfs, "true"]
+
+
+class Table:
+    """Rows of medians in milliseconds (or another unit), one column a subject."""
+
+    def __init__(self, subjects):
+        self.subjects, self.rows = subjects, []
+
+    def add(self, case, values, budget="", unit="ms", digits=2):
+        self.rows.append((case, values, budget, unit, digits))
+        shown = ", ".join(f"{name} {value:.{digits}f}" for name, value in values.items())
+        print(f"bench: {case}: {shown} {unit}", file=sys.stderr, flush=True)
+
+    def print(self):
+        names = [name for name in self.subjects if any(name in row[1] for row in self.rows)]
+        peers = [name for name in names if name != "mydocker"]
+        heading = ["case", *names, *[f"ratio to {peer}" for peer in peers], "budget"]
+        body = []
+        for case, values, budget, unit, digits in self.rows:
+            line = [f"{case} ({unit})"]
+            line += [f"{values[name]:.{digits}f}" if name in values else "–" for name in names]
+            for peer in peers:
+                comparable = peer in values and "mydocker" in values and values[peer]
+                line.append(f"{values['mydocker'] / values[peer]:.2f}" if comparable else "–")
+            body.append([*line, budget])
+        print("| " + " | ".join(heading) + " |")
+        print("|" + "---|" * len(heading))
+        for line in body:
+            print("| " + " | ".join(line) + " |")
+
+
+def interleaved(subjects, command, rounds, pause):
+    """Median seconds of `command(subject, number)` for each subject, taken in turns."""
+    taken = {subject.name: [] for subject in subjects}
+    for number in range(rounds + 1):
+        for subject in subjects:
+            argv = command(subject, number)
+            if argv is None:
+                continue
+            if pause:
+                time.sleep(pause)
+            took = spawn(argv)
+            if number > 0:  # the first round warms caches
+                taken[subject.name].append(took)
+    return {name: statistics.median(values) * 1000 for name, values in taken.items() if values}
+
+
+def starts(table, subjects, rounds):
+    true = lambda subject, number: subject.run_true(f"{number}")
+    table.add("run --rm true, back to back", interleaved(subjects, true, rounds, 0), "≤ crun, aim 5")
+    table.add("run --rm true, isolated", interleaved(subjects, true, rounds // 2, QUIET), "≤ crun / 3")
+
+
+def execs(table, subjects, rounds):
+    able = [subject for subject in subjects if hasattr(subject, "start_box")]
+    for subject in able:
+        subject.start_box()
+    command = lambda subject, _number: subject.exec_true()
+    table.add("exec true, back to back", interleaved(able, command, rounds, 0), "≤ crun, aim 2.5")
+    table.add("exec true, isolated", interleaved(able, command, rounds // 2, QUIET))
+
+
+def hundred(table, engines, count):
+    """run -d, ps and rm -f with many containers; in turns by engine, not by container."""
+    detached, total, first, last, listing, removal, memory = {}, {}, {}, {}, {}, {}, {}
+    alone = interleaved(engines, lambda engine, number: engine.run_detached(f"alone{number}"), 10, QUIET)
+    for engine in engines:
+        engine.close()
+    for engine in engines:
+        took = [spawn(engine.run_detached(number)) for number in range(count)]
+        detached[engine.name] = statistics.median(took) * 1000
+        total[engine.name] = sum(took)
+        first[engine.name] = statistics.median(took[:10]) * 1000
+        last[engine.name] = statistics.median(took[-10:]) * 1000
+        listing[engine.name] = statistics.median(spawn(engine.argv("ps")) for _ in range(11)) * 1000
+        if engine.name == "mydocker":
+            memory[engine.name] = shim_memory()
+        names, engine.made = list(engine.made), []
+        removal[engine.name] = spawn(engine.remove(names))
+    table.add("run -d, isolated", alone, "≤ run --rm true")
+    table.add(f"run -d, of {count}", detached)
+    table.add(f"{count} × run -d", total, "< 1 s", "s")
+    table.add("… the first ten", first)
+    table.add("… the last ten", last, "as the first")
+    table.add(f"ps, {count} running", listing, "< 5")
+    table.add(f"rm -f of {count}", removal, "< 0.5 s", "s")
+    if memory:
+        table.add("shim, PSS", memory, "≤ 450, aim 250", "KiB", 0)
+
+
+def shim_memory():
+    """Median proportional set size of the shims, KiB."""
+    sizes = []
+    for path in glob.glob("/proc/[0-9]*"):
+        try:
+            with open(f"{path}/cmdline", "rb") as file:
+                if not file.read().startswith(b"mydocker: shim bench-%d-" % os.getpid()):
+                    continue
+            with open(f"{path}/smaps_rollup", encoding="ascii") as file:
+                sizes += [int(line.split()[1]) for line in file if line.startswith("Pss:")]
+        except OSError:
+            continue  # it has just ended
+    if not sizes:
+        sys.exit("bench: no process is called `mydocker: shim …`")
+    return statistics.median(sizes)
+
+
+def output(table, engines, lines):
+    """A million lines of 100 bytes through run, then logs of them."""
+    script = f"yes {'x' * 99} | head -n {lines}"
+    ran, read, tail, short = {}, {}, {}, {}
+    for engine in engines:
+        name = f"bench-{os.getpid()}-lines"
+        engine.made.append(name)
+        # A pipe as a script has it, drained by a program: /dev/null would spare the copy.
+        counter = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        words = engine.argv("run", "--network", "none", "--name", name, "busybox", "sh", "-c", script)
+        ran[engine.name] = spawn(words, counter.stdin.fileno())
+        counted(counter, lines * 100, engine.name)
+        counter = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        read[engine.name] = spawn(engine.argv("logs", name), counter.stdin.fileno())
+        counted(counter, lines * 100, engine.name)
+        tail[engine.name] = statistics.median(spawn(engine.argv("logs", "--tail", "10", name)) for _ in range(11)) * 1000
+        call(engine.argv("rm", "-f", name))
+        call(engine.argv("run", "--network", "none", "--name", name, "busybox", "seq", "20"))
+        short[engine.name] = statistics.median(spawn(engine.argv("logs", "--tail", "10", name)) for _ in range(11)) * 1000
+        engine.close()
+    table.add(f"{lines:,} lines of 100 bytes: run", ran, "< 0.5 s", "s")
+    table.add("… logs", read, "< 0.3 s", "s")
+    table.add("… logs --tail 10", tail, "as of 20 lines")
+    table.add("… logs --tail 10 of 20 lines", short)
+
+
+def counted(counter, expected, name):
+    counter.stdin.close()
+    got = int(counter.stdout.read())
+    counter.wait()
+    if got != expected:
+        sys.exit(f"bench: {name} passed {got} of {expected} bytes on")
+
+
+def engine_works(program):
+    probe = [*program, "run", "--rm", "--network", "none", "busybox", "true"]
+    return subprocess.run(probe, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          check=False, timeout=120).returncode == 0
+
+
+def subjects_of(arguments, scratch):
+    rootfs = f"{scratch}/rootfs"
+    os.mkdir(rootfs)
+    call(["tar", "-C", rootfs, "-xf", IMAGE])
+    found = [Engine("mydocker", [arguments.binary, "--root", f"{scratch}/root"]), Unshare(rootfs)]
+    if shutil.which("crun"):
+        crun = Crun(scratch, rootfs)
+        crun.configure("true")
+        found.append(crun)
+    for name in ("docker", "podman"):
+        if name in arguments.without or not shutil.which(name):
+            continue
+        if arguments.prepare:
+            subprocess.run([name, "import", "-c", 'CMD ["sh"]', IMAGE, "busybox:latest"],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        if engine_works([name]):
+            found.append(Engine(name, [name]))
+        else:
+            print(f"bench: {name} is installed and does not run busybox: left out (try --prepare)", file=sys.stderr)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", required=True, help="the release binary")
+    parser.add_argument("--rounds", type=int, default=40, help="starts of each subject (default 40)")
+    parser.add_argument("--count", type=int, default=100, help="containers side by side (default 100)")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="lines of output (default a million)")
+    parser.add_argument("--without", action="append", default=[], help="leave docker or podman out")
+    parser.add_argument("--prepare", action="store_true", help="import busybox into docker and podman")
+    parser.add_argument("--only", choices=["starts", "execs", "hundred", "output"], help="one part only")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench: containers need root")
+    if not os.path.exists(IMAGE):
+        sys.exit("bench: images/busybox.tar is missing: run make images")
+
+    # The look-up of bundled images starts from the checkout.
+    os.chdir(REPOSITORY)
+    arguments.binary = os.path.realpath(arguments.binary)
+    scratch = tempfile.mkdtemp(prefix="mydocker-bench.", dir="/var/tmp")
+    subjects = []
+    try:
+        subjects = subjects_of(arguments, scratch)
+        engines = [subject for subject in subjects if isinstance(subject, Engine)]
+        table = Table([subject.name for subject in subjects])
+        chosen = lambda part: arguments.only in (None, part)
+        if chosen("starts"):
+            starts(table, subjects, arguments.rounds)
+        if chosen("execs"):
+            execs(table, subjects, arguments.rounds)
+            for subject in subjects:
+                subject.close()
+        if chosen("hundred"):
+            hundred(table, engines, arguments.count)
+        if chosen("output"):
+            output(table, engines, arguments.lines)
+        table.add("binary", {"mydocker": os.path.getsize(arguments.binary) / 1e6}, "< 6", "MB", 1)
+        print(f"{os.uname().sysname} {os.uname().release}, {os.cpu_count()} processors, {time.strftime('%Y-%m-%d')}; medians\n")
+        table.print()
+    finally:
+        for subject in subjects:
+            subject.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
