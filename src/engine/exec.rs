@@ -196,10 +196,11 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest) -> Result<i32> {
             }
         }
         let ready = wait(&streams, &started.child.pidfd, signals.as_fd(), code.is_none());
-        if ready.resized && process::read_signal(signals.as_fd()).is_some() {
-            if let (Some(console), Some(size)) = (streams.console(), window()) {
-                let _ = tty::set_size(console, size);
-            }
+        if ready.resized
+            && process::read_signal(signals.as_fd()).is_some()
+            && let (Some(console), Some(size)) = (streams.console(), window())
+        {
+            let _ = tty::set_size(console, size);
         }
         for watch in ready.streams {
             if streams.handle(watch).is_some() {

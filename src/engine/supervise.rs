@@ -126,7 +126,8 @@ impl Engine {
         streams.stderr &= !tty;
         let files: Vec<BorrowedFd<'_>> = [(streams.stdin, 0), (streams.stdout, 1), (streams.stderr, 2)]
             .into_iter()
-            .filter_map(|(wanted, number)| wanted.then(|| fd::standard(number)))
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, number)| fd::standard(number))
             .collect();
         let size = terminal_size().filter(|_| tty);
         channel

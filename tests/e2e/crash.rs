@@ -232,9 +232,8 @@ fn of_many_starts_with_one_name_exactly_one_wins() {
     let sandbox = Sandbox::new();
     sandbox.ok(["run", "--rm", "busybox", "true"]);
     let name = sandbox.name("one");
-    let racers: Vec<_> = (0..8)
-        .map(|_| sandbox.command(["run", "-d", "--name", &name, "busybox", "sleep", "60"]).start())
-        .collect();
+    let racers: Vec<_> =
+        (0..8).map(|_| sandbox.command(["run", "-d", "--name", &name, "busybox", "sleep", "60"]).start()).collect();
     let outputs: Vec<_> = racers.into_iter().map(crate::support::Running::finish).collect();
     let winners: Vec<_> = outputs.iter().filter(|output| output.code == 0).collect();
     assert_eq!(winners.len(), 1);
@@ -276,7 +275,10 @@ fn a_detached_container_survives_its_callers_process_group() {
     let name = sandbox.name("c");
     let script = "\"$@\"; echo started; sleep 60";
     let mut group = sandbox
-        .with_shell(script, ["run", "-d", "--name", &name, "busybox", "sh", "-c", "while :; do echo tick; sleep 0.05; done"])
+        .with_shell(
+            script,
+            ["run", "-d", "--name", &name, "busybox", "sh", "-c", "while :; do echo tick; sleep 0.05; done"],
+        )
         .start();
     group.expect("started");
     rustix::process::kill_process_group(group.pid(), Signal::KILL).unwrap();
