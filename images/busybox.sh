@@ -83,6 +83,7 @@ END
 sed 's/^\([^:]*\):.*/\1:*:10933:0:99999:7:::/' "$root/etc/passwd" >"$root/etc/shadow"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 echo '/bin/sh' >"$root/etc/shells"
+chmod 755 "$root"
 chmod 600 "$root/etc/shadow"
 chmod 700 "$root/root"
 chmod 1777 "$root/tmp" "$root/var/tmp"
