@@ -42,6 +42,8 @@ chmod 755 "$root/bin/busybox"
 # Hard links, as in the image of Docker's library, so that no applet depends on another name. Each has its
 # usual place (usr/bin/env) and one in bin, where scripts written for that image look.
 for applet in bin/sh $applets; do
+    # The first process of an initial ramdisk of old: at the root, and nothing a container has use for.
+    [ "$applet" != linuxrc ] || continue
     for link in "$applet" "bin/${applet##*/}"; do
         [ -e "$root/$link" ] || ln "$root/bin/busybox" "$root/$link"
     done
