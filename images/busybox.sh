@@ -42,6 +42,8 @@ chmod 755 "$root/bin/busybox"
 # Hard links, as in the image of Docker's library, so that no applet depends on another name. Each has its
 # usual place (usr/bin/env) and one in bin, where scripts written for that image look.
 for applet in bin/sh $applets; do
+    # The first process of an initial ramdisk of old: at the root, and nothing a container has use for.
+    [ "$applet" != linuxrc ] || continue
     for link in "$applet" "bin/${applet##*/}"; do
         [ -e "$root/$link" ] || ln "$root/bin/busybox" "$root/$link"
     done
@@ -83,6 +85,7 @@ END
 sed 's/^\([^:]*\):.*/\1:*:10933:0:99999:7:::/' "$root/etc/passwd" >"$root/etc/shadow"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 echo '/bin/sh' >"$root/etc/shells"
+chmod 755 "$root"
 chmod 600 "$root/etc/shadow"
 chmod 700 "$root/root"
 chmod 1777 "$root/tmp" "$root/var/tmp"

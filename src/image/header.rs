@@ -97,6 +97,14 @@ impl Pax {
     }
 }
 
+/// A numeric field of a header; some writers leave it blank for zero.
+pub(super) fn field<T: Default>(raw: &[u8], value: std::io::Result<T>) -> std::io::Result<T> {
+    match value {
+        Err(_) if raw.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(T::default()),
+        other => other,
+    }
+}
+
 fn number(text: &[u8]) -> Option<u64> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
@@ -163,7 +171,7 @@ mod tests {
     #[test]
     fn values_may_contain_anything() {
         let mut pax = Pax::default();
-        pax.records(b"31 SCHILY.xattr.user.a=x\n9 a=b\n\n11 mtime=2\n").unwrap();
+        pax.records(b"32 SCHILY.xattr.user.a=x\n9 a=b\n\n11 mtime=2\n").unwrap();
         assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"x\n9 a=b\n".to_vec())]);
         assert_eq!(pax.mtime.map(|time| time.tv_sec), Some(2));
     }

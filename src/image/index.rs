@@ -85,7 +85,8 @@ impl Archive {
                 let (offset, size) = (entry.raw_file_position(), entry.size());
                 let kind = entry.header().entry_type();
                 let is_file = kind.is_file() || kind.is_contiguous();
-                if is_file && offset.checked_add(size).is_none_or(|end| end > length) {
+                let end = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(512));
+                if end.is_none_or(|end| end > length) {
                     bail!("read archive: archive is truncated");
                 }
                 let name = entry.path_bytes();

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::digest::Digest;
-use super::header::{Pax, components, shown};
+use super::header::{Pax, components, field, shown};
 use super::stream::{Meter, Metered};
 use super::tree;
 
@@ -76,7 +76,11 @@ pub(super) fn apply(input: impl Read, root: BorrowedFd<'_>, limits: &Limits) -> 
         let Some(member) = members.next() else {
             break meter.with_blocks(|blocks| blocks.len() >= 512 && blocks[..512].iter().all(|byte| *byte == 0));
         };
-        let mut member = member.context("read archive")?;
+        let mut member = match member {
+            Ok(member) => member,
+            Err(_) if meter.ended() => bail!("archive is truncated"),
+            Err(error) => return Err(error).context("read archive"),
+        };
         count += 1;
         if count > limits.entries {
             bail!("the archive has more than {} members", limits.entries);
@@ -120,12 +124,13 @@ impl Metadata {
     fn read(header: &tar::Header, pax: Pax) -> Result<Metadata> {
         // 4294967295 is not an owner but chown(2)'s "leave as it is".
         let id = |value: u64| u32::try_from(value).ok().filter(|id| *id != u32::MAX).context("owner out of range");
-        let uid = id(pax.uid.map_or_else(|| header.uid(), Ok)?)?;
-        let gid = id(pax.gid.map_or_else(|| header.gid(), Ok)?)?;
+        let raw = header.as_old();
+        let uid = id(pax.uid.map_or_else(|| field(&raw.uid, header.uid()), Ok)?)?;
+        let gid = id(pax.gid.map_or_else(|| field(&raw.gid, header.gid()), Ok)?)?;
         // Times before 1970 stand in two's complement.
         let seconds = || header.mtime().unwrap_or(0).cast_signed();
         let mtime = pax.mtime.unwrap_or_else(|| Timespec { tv_sec: seconds(), tv_nsec: 0 });
-        let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
+        let mode = Mode::from_raw_mode(field(&raw.mode, header.mode())? & 0o7777);
         Ok(Metadata { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), mode, mtime, xattrs: pax.xattrs })
     }
 
@@ -191,8 +196,12 @@ impl Applier<'_> {
                     _ => FileType::Fifo,
                 };
                 let header = member.header();
-                let device =
-                    makedev(header.device_major()?.unwrap_or_default(), header.device_minor()?.unwrap_or_default());
+                let device = match kind {
+                    EntryType::Fifo => 0,
+                    _ => {
+                        makedev(header.device_major()?.unwrap_or_default(), header.device_minor()?.unwrap_or_default())
+                    }
+                };
                 self.replace(&parent, last)?;
                 mknodat(&parent, *last, file_type, Mode::RUSR | Mode::WUSR, device).context("make device node")?;
                 self.dress(&parent, last, &metadata)?;

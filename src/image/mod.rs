@@ -20,6 +20,8 @@ pub mod reference;
 mod staging;
 mod stream;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::collections::BTreeMap;

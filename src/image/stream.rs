@@ -87,6 +87,7 @@ pub(super) struct Meter {
     captured: RefCell<Vec<u8>>,
     captured_from: Cell<u64>,
     capturing: Cell<bool>,
+    ended: Cell<bool>,
 }
 
 impl Meter {
@@ -98,6 +99,7 @@ impl Meter {
             captured: RefCell::default(),
             captured_from: Cell::new(0),
             capturing: Cell::new(false),
+            ended: Cell::new(false),
         }
     }
 
@@ -113,6 +115,11 @@ impl Meter {
     pub(super) fn content(&self, limit: u64) {
         self.capturing.set(false);
         self.allowance.set(limit);
+    }
+
+    /// Whether the stream has ended.
+    pub(super) fn ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// Hands `visit` the tar blocks read since [`Meter::headers`], without the padding before them.
@@ -149,6 +156,7 @@ impl<R: Read> Read for Metered<'_, R> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{what} the limit")));
         }
         let count = self.inner.read(&mut buffer[..wanted])?;
+        self.meter.ended.set(count == 0 && wanted > 0);
         let bytes = &buffer[..count];
         self.meter.hasher.borrow_mut().update(bytes);
         self.meter.position.set(self.meter.position.get() + count as u64);

@@ -1,0 +1,136 @@
+//! Look-ups, and what happens when several import at once or die on the way.
+
+use std::fs;
+use std::sync::Barrier;
+
+use super::{Root, Tar, config, names};
+use crate::error::{Class, Failure};
+use crate::image::digest::Digest;
+use crate::image::reference::Reference;
+
+fn tagged(root: &Root, name: &str, config: &[u8]) -> String {
+    let id = root.store.put_config(config).unwrap();
+    root.store.tag(&[name.parse::<Reference>().unwrap()], &id).unwrap();
+    id.to_string()
+}
+
+#[test]
+fn references_before_ids_before_prefixes() {
+    let root = Root::new();
+    let id = tagged(&root, "busybox", &config(&[]));
+    let found = |text: &str| root.store.get(text).unwrap().map(|image| image.id);
+    for text in ["busybox", "busybox:latest", "docker.io/library/busybox", &id, &id[7..], &id[7..12], &id[..12]] {
+        assert_eq!(found(text).as_deref(), Some(&id[..]), "{text}");
+    }
+    assert_eq!(found(&format!("busybox@{id}")).as_deref(), Some(&id[..]));
+    assert_eq!(found(&format!("other@{id}")), None);
+    for text in ["busybox:1", "nothing", "sha256:zz", &"0".repeat(64), &format!("sha256:{}", "0".repeat(64))] {
+        assert_eq!(found(text), None, "{text}");
+    }
+    assert!(root.store.get("Busybox").unwrap_err().to_string().contains("must be lowercase"));
+    assert!(root.store.get("../../x").is_err());
+    // A name that looks like a prefix of an id is a name first.
+    let other = tagged(&root, &id[7..11], br#"{"rootfs":{"diff_ids":[]},"x":1}"#);
+    assert_eq!(found(&id[7..11]).as_deref(), Some(&other[..]));
+    assert_eq!(found(&id[..11]).as_deref(), Some(&id[..]));
+}
+
+#[test]
+fn an_ambiguous_prefix_lists() {
+    let root = Root::new();
+    // Of seventeen, two begin with the same digit.
+    let ids: Vec<String> =
+        (0..17).map(|i| tagged(&root, "x", format!(r#"{{"rootfs":{{}},"x":{i}}}"#).as_bytes())).collect();
+    let digit = |id: &str| id[7..8].to_owned();
+    let shared = ids.iter().find(|a| ids.iter().filter(|b| digit(b) == digit(a)).count() > 1).unwrap();
+    let failure = Failure::from_error(&root.store.get(&digit(shared)).unwrap_err());
+    assert_eq!(failure.class, Class::Conflict);
+    for id in ids.iter().filter(|id| digit(id) == digit(shared)) {
+        assert!(failure.message.contains(id), "{failure}");
+    }
+}
+
+#[test]
+fn a_damaged_config_is_named_and_hides_no_other() {
+    let root = Root::new();
+    let good = tagged(&root, "good", &config(&[]));
+    let bad = tagged(&root, "bad", br#"{"rootfs":{}}"#);
+    let path = root.dir.path().join("image/configs/sha256").join(&bad[7..]);
+    fs::write(&path, "{").unwrap();
+    assert!(format!("{:#}", root.store.get("bad").unwrap_err()).contains(&format!("{} is damaged", path.display())));
+    assert_eq!(root.store.get("good").unwrap().unwrap().id, good);
+    let listed = root.store.list().unwrap();
+    assert_eq!(listed.iter().map(|image| &image.references[0]).collect::<Vec<_>>(), ["good:latest", "bad:latest"]);
+}
+
+#[test]
+fn concurrent_imports_of_one_layer_share_it() {
+    let root = Root::new();
+    let tar = (0..200).fold(Tar::new(), |tar, i| tar.file(&format!("d{}/f{i}", i % 7), b"content")).bytes();
+    fs::write(root.dir.path().join("image/shared.tar"), &tar).unwrap();
+    let start = Barrier::new(8);
+    let import = || {
+        start.wait();
+        root.store.get_bundled("shared").unwrap().unwrap()
+    };
+    let images = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(import)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(images.iter().all(|image| *image == images[0]));
+    assert_eq!(root.layers(), [Digest::of(&tar).hex()], "no temporary stays");
+    assert_eq!(names(&root.store.layer(&images[0].layers[0])).len(), 7);
+    assert_eq!(root.store.list().unwrap().len(), 1);
+}
+
+#[test]
+fn concurrent_tags_are_all_kept() {
+    let root = Root::new();
+    let id = root.store.put_config(&config(&[])).unwrap();
+    std::thread::scope(|scope| {
+        for i in 0..8 {
+            let (root, id) = (&root, &id);
+            scope.spawn(move || root.store.tag(&[format!("t{i}").parse().unwrap()], id).unwrap());
+        }
+    });
+    assert_eq!(root.store.list().unwrap()[0].references.len(), 8);
+}
+
+#[test]
+fn temporaries_of_the_dead_are_swept() {
+    let root = Root::new();
+    let layers = root.dir.path().join("overlay2/layers");
+    // A process that is certainly dead: our own child, reaped.
+    let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+    let dead = format!(".tmp-{}-1-0", child.id());
+    child.wait().unwrap();
+    // Our pid, but not our start time: somebody who had it before.
+    let recycled = format!(".tmp-{}-1-0", std::process::id());
+    let start = crate::sys::process::start_time(std::process::id().cast_signed()).unwrap();
+    let alive = format!(".tmp-{}-{start}-4000000000", std::process::id());
+    for name in [&dead, &recycled, &alive, &".tmp-nonsense".to_owned()] {
+        fs::create_dir_all(layers.join(name).join("diff/a/b")).unwrap();
+        fs::write(layers.join(name).join("diff/a/b/c"), "1").unwrap();
+    }
+    let tar = Tar::new().file("x", b"1").bytes();
+    let staged = root.store.stage_layer(&tar[..], None).unwrap();
+    root.store.publish_layers(vec![staged]).unwrap();
+    let mut expected = vec![alive, Digest::of(&tar).hex().to_owned()];
+    expected.sort();
+    assert_eq!(root.layers(), expected);
+}
+
+#[test]
+fn an_import_that_fails_or_is_given_up_leaves_nothing() {
+    let root = Root::new();
+    let tar = Tar::new().file("x", b"1").bytes();
+    let wrong = Digest::of(b"");
+    assert!(root.store.stage_layer(&tar[..], Some(&wrong)).is_err());
+    assert!(root.store.stage_layer(&tar[..1000], None).is_err());
+    drop(root.store.stage_layer(&tar[..], None).unwrap());
+    root.assert_empty();
+    // An expected layer that is in place is not read again.
+    let staged = root.store.stage_layer(&tar[..], None).unwrap();
+    root.store.publish_layers(vec![staged]).unwrap();
+    root.store.stage_layer(std::io::empty(), Some(&Digest::of(&tar))).unwrap();
+}
