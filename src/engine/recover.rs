@@ -4,9 +4,12 @@
 //! There is no daemon that notices a crash; the next command that touches a container does
 //! (`docs/state.md` has the table of who dies when, what is left and who repairs it).
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -17,7 +20,7 @@ use crate::container::handle::{self, Locked};
 use crate::container::status::{self, Status};
 use crate::container::{ContainerId, MountSource, names};
 use crate::storage::volume::Volumes;
-use crate::sys::process;
+use crate::sys::{process, tree};
 
 /// Exit code recorded when nobody lived to see the real one.
 pub const UNKNOWN_EXIT: i32 = 255;
@@ -105,13 +108,14 @@ impl Engine {
 
     /// Deletes this process's trash, and that of processes that did not live to do it.
     pub fn sweep_trash(&self) {
+        let Ok(trash) = File::open(self.layout().trash()) else { return };
         for entry in fs::read_dir(self.layout().trash()).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let deleter = name.to_str().and_then(deleter_of);
             let alive = deleter.is_some_and(|(pid, start)| process::start_time(pid) == Some(start));
             let own = deleter.is_some_and(|(pid, _)| pid == std::process::id() as i32);
             if own || !alive {
-                delete(&entry.path());
+                delete(&trash, &name);
             }
         }
     }
@@ -152,11 +156,9 @@ fn deleter_of(name: &str) -> Option<(i32, u64)> {
     Some((pid.parse().ok()?, start.parse().ok()?))
 }
 
-/// Deletes a tree of a container. The standard library's walk works on descriptors and follows no
-/// link; overlayfs leaves a `work/work` directory of mode 0, which root may enter all the same.
-fn delete(path: &Path) {
-    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    if let Err(error) = result {
-        tracing::debug!("delete {}: {error}", path.display());
+/// Deletes what a container's processes have filled, however deep they made it.
+fn delete(trash: &File, name: &OsStr) {
+    if let Err(error) = tree::remove(trash.as_fd(), name.as_bytes()) {
+        tracing::debug!("delete {}: {error}", name.display());
     }
 }

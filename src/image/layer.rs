@@ -22,7 +22,7 @@ use tar::EntryType;
 use super::digest::Digest;
 use super::header::{Pax, components, field, shown};
 use super::stream::{Meter, Metered};
-use super::tree;
+use crate::sys::tree;
 
 /// How much one layer may ask for; beyond is an error, not a full disk.
 #[derive(Debug, Clone, Copy)]

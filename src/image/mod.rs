@@ -22,7 +22,6 @@ mod stream;
 mod tags;
 #[cfg(test)]
 mod tests;
-mod tree;
 
 use std::collections::BTreeMap;
 

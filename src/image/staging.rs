@@ -22,10 +22,11 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::layer::{self, Limits};
-use super::{Store, stream, tree};
+use super::{Store, stream};
 use crate::error::Failure;
 use crate::store::{self, Durability};
 use crate::sys::process::start_time;
+use crate::sys::tree;
 
 const TEMPORARY: &str = ".tmp-";
 

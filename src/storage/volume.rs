@@ -7,6 +7,8 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Failure;
 use crate::layout::Layout;
 use crate::store::{self, Durability};
+use crate::sys::tree;
 
 /// Whether a volume has a name of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +126,10 @@ impl Volumes {
             }
             Err(error) => return Err(error).with_context(|| format!("remove volume {name}")),
         }
-        fs::remove_dir_all(&trash).with_context(|| format!("remove volume {name}: delete {}", trash.display()))
+        // However deep a container made it.
+        let directory = File::open(&self.trash).context("open the trash")?;
+        tree::remove(directory.as_fd(), trash.file_name().unwrap_or_default().as_bytes())
+            .with_context(|| format!("remove volume {name}: delete {}", trash.display()))
     }
 }
 

@@ -9,4 +9,5 @@ pub mod mount;
 pub mod network;
 pub mod process;
 pub mod signal;
+pub mod tree;
 pub mod tty;

@@ -9,7 +9,7 @@ use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
 /// Opens the directory `name` in `parent`, not following a symbolic link.
-pub(super) fn open_directory(parent: BorrowedFd<'_>, name: impl Arg) -> Result<OwnedFd> {
+pub fn open_directory(parent: BorrowedFd<'_>, name: impl Arg) -> Result<OwnedFd> {
     openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -17,7 +17,7 @@ pub(super) fn open_directory(parent: BorrowedFd<'_>, name: impl Arg) -> Result<O
 ///
 /// The depth of the tree does not matter: a directory that is not empty is first moved up to the top,
 /// so neither the stack nor the number of descriptors grows.
-pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+pub fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}
