@@ -31,7 +31,7 @@ pub struct TimedStep {
     /// What was done.
     pub step: String,
     /// When it began, microseconds on the monotonic clock.
-    pub began: u64,
+    pub at: u64,
     /// How long it took, microseconds.
     pub took: u64,
     /// The system call and error number that ended the start here.
@@ -42,7 +42,7 @@ pub struct TimedStep {
 impl TimedStep {
     fn new(process: &str, time: StepTime) -> TimedStep {
         let took = time.ended.saturating_sub(time.began);
-        TimedStep { process: process.into(), step: time.step, began: time.began, took, failed: None }
+        TimedStep { process: process.into(), step: time.step, at: time.began, took, failed: None }
     }
 }
 
