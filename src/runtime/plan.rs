@@ -173,7 +173,7 @@ impl Step {
             Step::MountOverlay(overlay) => format!("mount overlay of {} layers", overlay.lower.len()),
             Step::UseDirectory { path } => format!("use root {}", path.display()),
             Step::MountFilesystem(mount) => format!("mount {} on {}", mount.kind, mount.target),
-            Step::MountBind(mount) => format!("bind {} on {}", mount.source.display(), mount.target),
+            Step::MountBind(mount) => format!("bind {}", mount.target),
             Step::ShareIpcMounts { .. } => "share /dev/shm and /dev/mqueue".into(),
             Step::FillVolume { path, .. } => format!("fill volume of {path}"),
             Step::MakeDevices { .. } => "make devices".into(),

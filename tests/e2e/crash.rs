@@ -234,7 +234,7 @@ fn of_many_starts_with_one_name_exactly_one_wins() {
     let name = sandbox.name("one");
     let racers: Vec<_> =
         (0..8).map(|_| sandbox.command(["run", "-d", "--name", &name, "busybox", "sleep", "60"]).start()).collect();
-    let outputs: Vec<_> = racers.into_iter().map(crate::support::Running::finish).collect();
+    let outputs: Vec<_> = racers.into_iter().map(crate::support::invocation::Running::finish).collect();
     let winners: Vec<_> = outputs.iter().filter(|output| output.code == 0).collect();
     assert_eq!(winners.len(), 1);
     for loser in outputs.iter().filter(|output| output.code != 0) {
