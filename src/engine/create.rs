@@ -22,4 +22,9 @@ impl Engine {
     pub fn create(&self, _request: &CreateRequest) -> Result<Created> {
         anyhow::bail!("stub")
     }
+
+    /// What creating and starting this container would do, as data; nothing of it stays.
+    pub fn plan_of(&self, _request: &CreateRequest) -> Result<serde_json::Value> {
+        anyhow::bail!("stub")
+    }
 }

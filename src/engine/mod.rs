@@ -5,6 +5,7 @@
 
 pub mod create;
 pub mod exec;
+pub mod images;
 pub mod lifecycle;
 pub mod logs;
 pub mod query;
