@@ -1,0 +1,66 @@
+//! `logs`.
+
+use std::io;
+
+use anyhow::Result;
+use clap::ArgMatches;
+use jiff::Timestamp;
+
+use super::instant;
+use super::spec::{self, Arity, Spec, invalid};
+use crate::engine::request::LogsRequest;
+
+pub(super) static LOGS: Spec = Spec {
+    name: "logs",
+    usage: "[OPTIONS] CONTAINER",
+    about: "Fetch the logs of a container",
+    arity: Arity::exactly(1),
+    raw_operands: false,
+    legacy_options: false,
+    unsupported: &[],
+    flags: |command| {
+        command
+            .arg(spec::switch("details", None, "Show extra details provided to logs"))
+            .arg(spec::switch("follow", Some('f'), "Follow log output"))
+            .arg(spec::value("since", None, "string", "Show logs since timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\" for 42 minutes)"))
+            .arg(spec::value("tail", Some('n'), "string", "Number of lines to show from the end of the logs (default \"all\")"))
+            .arg(spec::switch("timestamps", Some('t'), "Show timestamps"))
+            .arg(spec::value("until", None, "string", "Show logs before a timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\" for 42 minutes)"))
+    },
+    run: |session, matches| {
+        let (reference, request) = lower(matches, Timestamp::now())?;
+        // Not the locked, line-buffered stdout: following must show a line at once, and only then.
+        let (mut out, mut err) = (io::stdout(), io::stderr());
+        session.engine()?.logs(&reference, &request, &mut out, &mut err)?;
+        io::Write::flush(&mut out)?;
+        Ok(0)
+    },
+};
+
+/// The container and which of its lines.
+pub(super) fn lower(matches: &ArgMatches, now: Timestamp) -> Result<(String, LogsRequest)> {
+    let moment = |flag: &str| match spec::text(matches, flag).filter(|text| !text.is_empty()) {
+        None => Ok(None),
+        Some(text) => match instant::parse(&text, now) {
+            Some(moment) => Ok(Some(moment)),
+            None => Err(invalid(flag, &text, "write a time (2013-01-02T13:23:37Z), unix seconds, or a duration (42m)")),
+        },
+    };
+    let tail = match spec::text(matches, "tail").as_deref() {
+        None | Some("all" | "") => None,
+        Some(text) => {
+            let count: i64 = text.parse().map_err(|_| invalid("tail", text, "it must be a number or \"all\""))?;
+            u64::try_from(count).ok()
+        }
+    };
+    let request = LogsRequest {
+        follow: spec::is_set(matches, "follow"),
+        timestamps: spec::is_set(matches, "timestamps"),
+        tail,
+        since: moment("since")?,
+        until: moment("until")?,
+        stdout: true,
+        stderr: true,
+    };
+    Ok((spec::operands(matches).into_iter().next().unwrap_or_default(), request))
+}

@@ -1,0 +1,166 @@
+//! `ps`.
+
+use anyhow::Result;
+use clap::ArgMatches;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::output::{self, Codes};
+use super::spec::{self, Arity, Spec, invalid};
+use super::template::{self, Format, Row};
+use super::{Session, quantity};
+use crate::engine::query::{ContainerSummary, Filter, ListRequest, MountSummary, wording};
+
+pub(super) static PS: Spec = Spec {
+    name: "ps",
+    usage: "[OPTIONS]",
+    about: "List containers",
+    arity: Arity::exactly(0),
+    raw_operands: false,
+    legacy_options: false,
+    unsupported: &[],
+    flags: |command| {
+        command
+            .arg(spec::switch("all", Some('a'), "Show all containers (default shows just running)"))
+            .arg(spec::list("filter", Some('f'), "filter", "Filter output based on conditions provided (id, name, label, status, exited, ancestor, before, since, volume, network)"))
+            .arg(spec::value("format", None, "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
+            .arg(spec::value("last", Some('n'), "int", "Show n last created containers (includes all states)"))
+            .arg(spec::switch("latest", Some('l'), "Show the latest created container (includes all states)"))
+            .arg(spec::switch("no-trunc", None, "Don't truncate output"))
+            .arg(spec::switch("quiet", Some('q'), "Only display container IDs"))
+            .arg(spec::switch("size", Some('s'), "Display total file sizes"))
+    },
+    run: ps,
+};
+
+const HEADERS: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Names", "NAMES"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Ports", "PORTS"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Pid", "PID"),
+    ("IP", "IP"),
+];
+
+const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+
+/// What the flags ask of the engine.
+pub(super) fn lower(matches: &ArgMatches) -> Result<ListRequest> {
+    let mut filters = Vec::new();
+    for text in spec::texts(matches, "filter") {
+        filters.push(Filter::parse(&text).map_err(|why| invalid("filter", &text, why))?);
+    }
+    let last: Option<i64> = spec::integer(matches, "last")?;
+    let last = if spec::is_set(matches, "latest") { Some(1) } else { last };
+    Ok(ListRequest {
+        all: spec::is_set(matches, "all"),
+        last: last.and_then(|count| usize::try_from(count).ok()).filter(|count| *count > 0),
+        filters,
+        size: spec::is_set(matches, "size"),
+    })
+}
+
+fn ps(session: &Session, matches: &ArgMatches) -> Result<i32> {
+    let request = lower(matches)?;
+    let given = spec::text(matches, "format");
+    let quiet = spec::is_set(matches, "quiet");
+    if quiet && given.as_deref().is_some_and(|format| !format.is_empty() && format != "table") {
+        output::warn("Ignoring custom format, because both --format and --quiet are set.");
+    }
+    let default = if request.size { format!("{TABLE}\t{{{{.Size}}}}") } else { TABLE.to_owned() };
+    let format = match quiet {
+        true => Format::Raw("{{.ID}}".to_owned()),
+        false => Format::parse(given.as_deref(), &default),
+    };
+    let listing = session.engine()?.list(&request)?;
+    let now = Timestamp::now();
+    let shorten = !spec::is_set(matches, "no-trunc");
+    let rows: Vec<Row> = listing.containers.iter().map(|container| row(container, now, shorten)).collect();
+    output::print(&template::render(&format, HEADERS, &rows)?)?;
+    for problem in &listing.problems {
+        output::fail(problem, "", Codes::Plain);
+    }
+    Ok(0)
+}
+
+fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -> Row {
+    let id = if shorten { container.id.short() } else { container.id.as_str() };
+    let command = container.command.join(" ");
+    let command = if container.created.is_none() { String::new() } else { quote(&cut(&command, 20, shorten)) };
+    let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mounts: Vec<String> = container.mounts.iter().map(|mount| cut(&mount.name, 15, shorten)).collect();
+    let volumes = container.mounts.iter().filter(|mount: &&MountSummary| mount.volume).count();
+    let ago = |created| format!("{} ago", wording::human_duration(wording::since(created, now)));
+    let created =
+        container.created.map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string());
+    let size = container
+        .size
+        .map(|size| format!("{} (virtual {})", quantity::human_size(size.writable), quantity::human_size(size.total)));
+    Row::default()
+        .with("ID", id)
+        .with("Names", container.name.as_str())
+        .with("Image", container.image.as_str())
+        .with("Command", command)
+        .with("CreatedAt", created.unwrap_or_default())
+        .with("RunningFor", container.created.map(ago).unwrap_or_default())
+        .with("Ports", "")
+        .with("State", container.state())
+        .with("Status", container.status_text(now))
+        .with("Size", size.unwrap_or_else(|| "0B".to_owned()))
+        .with("Labels", labels.join(","))
+        .with("Mounts", mounts.join(","))
+        .with("LocalVolumes", volumes.to_string())
+        .with("Networks", container.network.as_str())
+        .with("Pid", container.pid.map(|pid| pid.to_string()).unwrap_or_default())
+        .with("IP", "")
+        .with_labels(&container.labels)
+}
+
+/// At most so many characters, the last of them an ellipsis when something is left out.
+fn cut(text: &str, limit: usize, shorten: bool) -> String {
+    if !shorten || text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit - 1).chain(['…']).collect()
+}
+
+/// As Go's strconv.Quote: in quotes, with what does not print escaped.
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            other if other.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(other))),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_cut_and_quoted() {
+        assert_eq!(quote(&cut("sh", 20, true)), "\"sh\"");
+        assert_eq!(quote(&cut("sh -c 'while true; do sleep 1; done'", 20, true)), "\"sh -c 'while true; …\"");
+        assert_eq!(quote(&cut("12345678901234567890", 20, true)), "\"12345678901234567890\"");
+        assert_eq!(quote("a\u{1b}\"\\\n"), "\"a\\x1b\\\"\\\\\\n\"");
+    }
+}

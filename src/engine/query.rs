@@ -1,1 +1,0 @@
-//! Questions: list, inspect, info, version. Reads records and the kernel, writes nothing.

@@ -1,0 +1,182 @@
+//! `info` and `version`.
+
+use std::fs;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::list::{Condition, ListRequest};
+use crate::container::status::Status;
+use crate::engine::Engine;
+
+/// What `info` tells, under Docker's names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct InfoView {
+    /// How many containers.
+    pub containers: usize,
+    /// That run.
+    pub containers_running: usize,
+    /// That are frozen.
+    pub containers_paused: usize,
+    /// That do not run.
+    pub containers_stopped: usize,
+    /// How many images.
+    pub images: usize,
+    /// `overlay2`.
+    pub driver: String,
+    /// `json-file`.
+    pub logging_driver: String,
+    /// Who makes cgroups: always the engine itself.
+    pub cgroup_driver: String,
+    /// `1`, `2`, `hybrid`, or `none` when nothing is mounted.
+    pub cgroup_version: String,
+    /// `uname -r`.
+    pub kernel_version: String,
+    /// The distribution's own name.
+    pub operating_system: String,
+    /// `linux`.
+    #[serde(rename = "OSType")]
+    pub os_type: String,
+    /// `uname -m`.
+    pub architecture: String,
+    /// Processors this process may use.
+    #[serde(rename = "NCPU")]
+    pub ncpu: usize,
+    /// Bytes of memory.
+    pub mem_total: u64,
+    /// The data root.
+    pub docker_root_dir: String,
+    /// The host's name.
+    pub name: String,
+    /// The engine's version.
+    pub server_version: String,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// What `version` tells. There is no server: both halves describe this program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VersionView {
+    /// The program.
+    pub client: ProgramView,
+    /// The engine in it.
+    pub server: ProgramView,
+}
+
+/// A program's version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ProgramView {
+    /// `1.2.3`.
+    pub version: String,
+    /// Commit it was built from.
+    pub git_commit: String,
+    /// When it was built, RFC 3339.
+    pub build_time: String,
+    /// Compiler.
+    pub rust_version: String,
+    /// `linux`.
+    pub os: String,
+    /// `amd64`, `arm64`, ….
+    pub arch: String,
+}
+
+impl Engine {
+    /// This program's version.
+    pub fn version() -> VersionView {
+        let program = ProgramView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_commit: env!("MYDOCKER_COMMIT").to_owned(),
+            build_time: env!("MYDOCKER_BUILD_TIME").to_owned(),
+            rust_version: env!("MYDOCKER_RUSTC").to_owned(),
+            os: "linux".to_owned(),
+            arch: match std::env::consts::ARCH {
+                "x86_64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            }
+            .to_owned(),
+        };
+        VersionView { client: program.clone(), server: program }
+    }
+
+    /// What there is on this host.
+    pub fn info(&self) -> Result<InfoView> {
+        let listing = self.list(&ListRequest { all: true, ..ListRequest::default() })?;
+        let status = |wanted: fn(Status) -> bool| {
+            let is = |condition: &Condition| matches!(condition, Condition::Known { status, .. } if wanted(*status));
+            listing.containers.iter().filter(|container| is(&container.condition)).count()
+        };
+        let running = status(|status| status.is_live() && status != Status::Paused);
+        let paused = status(|status| status == Status::Paused);
+        let mut warnings: Vec<String> = listing.problems.iter().map(|problem| format!("{problem:#}")).collect();
+        let images = match self.images() {
+            Ok(images) => images.len(),
+            Err(error) => {
+                warnings.push(format!("{:#}", error.context("count images")));
+                0
+            }
+        };
+        let cgroup_version = cgroup_version();
+        if cgroup_version == "none" {
+            warnings.push("no cgroup file system is mounted: limits cannot be set".to_owned());
+        }
+        let system = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        Ok(InfoView {
+            containers: listing.containers.len(),
+            containers_running: running,
+            containers_paused: paused,
+            containers_stopped: listing.containers.len() - running - paused,
+            images,
+            driver: "overlay2".to_owned(),
+            logging_driver: "json-file".to_owned(),
+            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_version: cgroup_version.to_owned(),
+            kernel_version: text(system.release()),
+            operating_system: operating_system(),
+            os_type: "linux".to_owned(),
+            architecture: text(system.machine()),
+            ncpu: std::thread::available_parallelism().map_or(1, usize::from),
+            mem_total: memory(),
+            docker_root_dir: self.layout.root().display().to_string(),
+            name: text(system.nodename()),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+            warnings,
+        })
+    }
+}
+
+/// What is mounted at `/sys/fs/cgroup` (cgroups(7)): the unified hierarchy itself, or a tmpfs with
+/// one directory per v1 controller, and in the hybrid form the unified one among them.
+fn cgroup_version() -> &'static str {
+    const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
+    let unified = |path: &str| rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2);
+    if unified("/sys/fs/cgroup") {
+        return "2";
+    }
+    let v1 = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|text| text.contains(" - cgroup "));
+    match (v1, unified("/sys/fs/cgroup/unified")) {
+        (true, true) => "hybrid",
+        (true, false) => "1",
+        (false, _) => "none",
+    }
+}
+
+/// `PRETTY_NAME` of os-release(5).
+fn operating_system() -> String {
+    let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
+    let text = text.unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches(['"', '\'']).to_owned())
+}
+
+/// `MemTotal` of /proc/meminfo, in bytes.
+fn memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|number| number.trim().parse().ok());
+    kibibytes.unwrap_or(0u64).saturating_mul(1024)
+}

@@ -1,0 +1,60 @@
+//! Questions: list, inspect, info, version. Reads records and the kernel, writes nothing.
+//!
+//! Answers are typed views, for front ends to render. Each record is read once, without a lock;
+//! what the kernel says of its processes overrules what was recorded.
+
+mod filter;
+mod host;
+mod inspect;
+mod inspect_view;
+mod list;
+mod pattern;
+mod size;
+pub mod wording;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::Engine;
+use crate::container::ContainerId;
+use crate::container::handle::{self, Record};
+use crate::container::status::Status;
+
+pub use filter::Filter;
+pub use host::{InfoView, ProgramView, VersionView};
+pub use inspect_view::*;
+pub use list::{Condition, ContainerSummary, ListRequest, Listing, MountSummary};
+pub use size::Size;
+
+/// Exit code shown for a run whose end nobody could write down (as Docker's after its daemon died).
+const UNKNOWN_EXIT: i32 = 255;
+
+impl Engine {
+    /// Reads a record that is settled: when the first process has just ended and its shim is about
+    /// to write the exit code, waits for that a moment rather than telling an old one.
+    fn settled(&self, id: &ContainerId) -> Result<Record> {
+        let mut record = handle::load(&self.layout, id)?;
+        for _ in 0..20 {
+            let ending = record.state.status.is_live() && record.status() == Status::Exited;
+            if !ending || !record.liveness().shim {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            record = handle::load(&self.layout, id)?;
+        }
+        Ok(record)
+    }
+}
+
+/// The exit code that is true now.
+fn exit_code(record: &Record) -> i32 {
+    match (record.status(), record.state.status) {
+        (Status::Exited, recorded) if recorded.is_live() => UNKNOWN_EXIT,
+        (Status::Exited, _) => record.state.exit_code,
+        _ => 0,
+    }
+}
