@@ -164,7 +164,11 @@ fn each(references: &[String], results: Vec<Result<()>>) -> Result<i32> {
 
 fn echo(reference: &str, result: Result<()>) -> Result<i32> {
     match result {
-        Ok(()) => output::print_line(reference).map(|()| 0),
+        // Nobody reading the names is no reason to leave the remaining containers alone.
+        Ok(()) => match output::print_line(reference) {
+            Err(error) if !output::is_reader_gone(&error) => Err(error),
+            _ => Ok(0),
+        },
         Err(error) => Ok(output::fail(&error, "", Codes::Plain).min(1)),
     }
 }

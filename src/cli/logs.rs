@@ -1,12 +1,13 @@
 //! `logs`.
 
-use std::io;
+use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ArgMatches;
 use jiff::Timestamp;
 
 use super::instant;
+use super::output::Outlet;
 use super::spec::{self, Arity, Spec, invalid};
 use crate::engine::request::LogsRequest;
 
@@ -29,11 +30,11 @@ pub(super) static LOGS: Spec = Spec {
     },
     run: |session, matches| {
         let (reference, request) = lower(matches, Timestamp::now())?;
-        // Not the locked, line-buffered stdout: following must show a line at once, and only then.
-        let (mut out, mut err) = (io::stdout(), io::stderr());
-        session.engine()?.logs(&reference, &request, &mut out, &mut err)?;
-        io::Write::flush(&mut out)?;
-        Ok(0)
+        let (mut out, mut err) = (Outlet::new(io::stdout()), Outlet::new(io::stderr()));
+        let copied = session.engine()?.logs(&reference, &request, &mut out, &mut err);
+        let copied = copied.and_then(|()| out.flush().context("write standard output"));
+        // `logs -f c1 | head -1` ends here.
+        if out.reader_gone() || err.reader_gone() { Ok(0) } else { copied.map(|()| 0) }
     },
 };
 

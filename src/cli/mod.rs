@@ -41,6 +41,7 @@ use clap::ArgMatches;
 use self::output::Refusal;
 use self::spec::{Arity, Spec};
 use crate::engine::Engine;
+use crate::error::Failure;
 
 /// What the global options say; handed to every command.
 #[derive(Debug, Default)]
@@ -51,7 +52,16 @@ struct Session {
 
 impl Session {
     fn engine(&self) -> Result<Engine> {
-        Engine::open(self.root.clone())
+        Engine::open(self.root.clone()).map_err(|error| {
+            let denied = |link: &(dyn std::error::Error + 'static)| {
+                let error = link.downcast_ref::<std::io::Error>();
+                error.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+            };
+            if !error.chain().any(denied) {
+                return error;
+            }
+            Failure::engine(format!("{error:#}")).with_hint("run it as root: sudo mydocker …").into()
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
@@ -84,9 +84,12 @@ impl fmt::Display for ReaderGone {
 
 impl std::error::Error for ReaderGone {}
 
-/// Writes to standard output, all of it or an error.
+/// Writes to standard output, all of it or an error. On a terminal, control characters that a template
+/// let through are spelled out; a pipe gets them as they are.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
+    let tamed = if out.is_terminal() { Some(on_terminal(text)) } else { None };
+    let text = tamed.as_deref().unwrap_or(text);
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         result => result.context("write standard output"),
@@ -126,16 +129,52 @@ pub(super) fn fail(error: &anyhow::Error, path: &str, codes: Codes) -> i32 {
     code
 }
 
-/// Standard output's reader is gone, which is nobody's failure.
+/// Standard output's reader is gone, which is nobody's failure. Other broken pipes are: the engine
+/// talks to processes through pipes, too.
 pub(super) fn is_reader_gone(error: &anyhow::Error) -> bool {
-    error.chain().any(|link| {
-        link.is::<ReaderGone>() || link.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
-    })
+    error.chain().any(|link| link.is::<ReaderGone>())
+}
+
+/// One of our own streams for the engine to write to; remembers that its reader has gone.
+pub(super) struct Outlet<W> {
+    inner: W,
+    gone: bool,
+}
+
+impl<W: Write> Outlet<W> {
+    /// Writes to `inner`.
+    pub(super) fn new(inner: W) -> Self {
+        Outlet { inner, gone: false }
+    }
+
+    /// Whether a write found nobody reading.
+    pub(super) fn reader_gone(&self) -> bool {
+        self.gone
+    }
+
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.gone |= result.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl<W: Write> Write for Outlet<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.inner.write(bytes);
+        self.note(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.inner.flush();
+        self.note(result)
+    }
 }
 
 fn rendered(error: &anyhow::Error, path: &str, codes: Codes) -> (String, i32) {
     if let Some(refusal) = error.downcast_ref::<Refusal>() {
-        let mut text = format!("mydocker: {}\n", printable(&refusal.message));
+        // Docker's `Error: No such object: x` stands alone; scripts compare the whole line.
+        let name = if refusal.message.starts_with("Error: ") { "" } else { "mydocker: " };
+        let mut text = format!("{name}{}\n", printable(&refusal.message));
         if let Some(path) = &refusal.help {
             text.push_str(&more(path));
         }
@@ -172,6 +211,12 @@ pub(super) fn printable(text: &str) -> String {
     safe
 }
 
+/// Text for a terminal: lines and tabs are kept, other control characters spelled out.
+fn on_terminal(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(printable).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Marks that reorder what follows (CVE-2021-42574).
 fn is_direction_mark(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -194,6 +239,22 @@ mod tests {
         let (text, code) = rendered(&Failure::usage("bad").into(), "container run", Codes::Run);
         assert_eq!(text, "mydocker: bad\n\nRun 'mydocker container run --help' for more information\n");
         assert_eq!(code, 125);
+    }
+
+    #[test]
+    fn a_terminal_gets_lines_and_tabs_and_nothing_else() {
+        assert_eq!(on_terminal("a\tb\n\u{1b}[2Jc\r\n"), "a\tb\n\\u{1b}[2Jc\\r\n");
+    }
+
+    #[test]
+    fn only_our_own_broken_pipe_is_quiet() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut outlet = Outlet::new(writer);
+        let error = anyhow::Error::new(outlet.write_all(b"x").unwrap_err()).context("send to the shim");
+        assert!(outlet.reader_gone());
+        assert!(!is_reader_gone(&error));
+        assert!(is_reader_gone(&anyhow::Error::new(ReaderGone).context("list")));
     }
 
     #[test]

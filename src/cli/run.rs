@@ -75,7 +75,7 @@ pub(super) fn lower_run(matches: &ArgMatches, around: &Surroundings) -> Result<R
     let detach = spec::is_set(matches, "detach");
     let chosen = create_request::attached_streams(matches)?;
     if detach && !spec::texts(matches, "attach").is_empty() {
-        return Err(Failure::usage("conflicting options: cannot specify both --attach and --detach").into());
+        return Err(Refusal::plain("conflicting options: cannot specify both --attach and --detach").into());
     }
     let streams = if detach { Streams::default() } else { chosen };
     let create = create_request::lower(matches, streams, around)?;
@@ -145,12 +145,11 @@ fn run_command(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let request = StartRequest { attach: line.attach, explain, pidfile: line.pidfile };
     let mut timeline = Vec::new();
     let started = engine.start(&id, &request, &mut timeline);
-    if detached {
-        // Also when the start failed: the container exists, and this is how a script finds it.
-        output::print_line(&id)?;
-    }
+    // The id is printed also when the start failed: the container exists, and this is how a script finds it.
+    let printed = if detached { output::print_line(&id) } else { Ok(()) };
     print_timeline(line.explain, &timeline);
-    Ok(exit_code(started?))
+    let code = exit_code(started?);
+    printed.map(|()| code)
 }
 
 fn create_command(session: &Session, matches: &ArgMatches) -> Result<i32> {

@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(shown("{{.Label \"none\"}}|{{with .Names}}{{$.Label \"none\"}}{{end}}"), "|\n");
         assert_eq!(
             shown("table {{.Label \"com.example.some-part\"}}\\t{{.Names}}"),
-            "SOME PART     NAMES\nx\\u{1b}[1m    web\n"
+            "SOME PART    NAMES\nx\\u{1b}[1m   web\n"
         );
         assert_eq!(shown(".Label {{\".Label x\"}}"), ".Label .Label x\n");
     }

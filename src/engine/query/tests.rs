@@ -87,10 +87,11 @@ fn exited(code: i32) -> State {
 }
 
 fn add(engine: &Engine, config: Config, state: State) -> ContainerId {
+    names::claim(engine.layout(), &config.name, &config.id).unwrap();
     Locked::create(engine.layout(), config, state).unwrap().id().clone()
 }
 
-fn names(engine: &Engine, all: bool, last: Option<usize>, filters: &[&str]) -> String {
+fn listed(engine: &Engine, all: bool, last: Option<usize>, filters: &[&str]) -> String {
     let filters = filters.iter().map(|text| Filter::parse(text).unwrap()).collect();
     let listing = engine.list(&ListRequest { all, last, filters, size: false }).unwrap();
     listing.containers.iter().map(|container| container.name.as_str()).collect::<Vec<_>>().join(" ")
@@ -106,12 +107,12 @@ fn containers_are_listed_newest_first_and_filtered() {
         ..config("new", 3)
     };
     add(&engine, new, State::created());
-    let all = |filters: &[&str]| names(&engine, true, None, filters);
-    assert_eq!(names(&engine, false, None, &[]), "web");
+    let all = |filters: &[&str]| listed(&engine, true, None, filters);
+    assert_eq!(listed(&engine, false, None, &[]), "web");
     assert_eq!(all(&[]), "new db web");
-    assert_eq!(names(&engine, false, Some(2), &[]), "new db");
-    assert_eq!(names(&engine, false, Some(1), &["name=b"]), "db");
-    assert_eq!(names(&engine, false, None, &["status=exited"]), "db");
+    assert_eq!(listed(&engine, false, Some(2), &[]), "new db");
+    assert_eq!(listed(&engine, false, Some(1), &["name=b"]), "db");
+    assert_eq!(listed(&engine, false, None, &["status=exited"]), "db");
     assert_eq!(all(&["status=exited", "status=created"]), "new db");
     assert_eq!(all(&["exited=3"]), "db");
     assert_eq!(all(&["exited=0"]), "");
@@ -172,7 +173,7 @@ fn the_kernel_overrules_the_record() {
     let mut state = running();
     state.init = state.init.map(|process| ProcessRef { start_time: process.start_time + 1, ..process });
     add(&engine, config("gone", 1), state);
-    assert_eq!(names(&engine, false, None, &[]), "");
+    assert_eq!(listed(&engine, false, None, &[]), "");
     let view = engine.inspect("gone").unwrap();
     assert_eq!(
         (view.state.status.as_str(), view.state.running, view.state.pid, view.state.exit_code),
