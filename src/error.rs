@@ -94,9 +94,16 @@ impl Failure {
             }
             above.push(link.to_string());
         }
+        // A failure that was put on top of its cause (`Error::context`) is no link of the chain.
+        let (class, hint) = match error.downcast_ref::<Failure>() {
+            Some(failure) => (failure.class, failure.hint.clone()),
+            None => (Class::Engine, None),
+        };
         let mut links = above.into_iter();
         let message = links.next().unwrap_or_default();
-        Failure { class: Class::Engine, message, causes: links.collect(), hint: None }
+        // A failure that tells its causes itself is not told them again.
+        let causes = links.filter(|link| !message.ends_with(link.as_str())).collect();
+        Failure { class, message, causes, hint }
     }
 }
 
@@ -126,6 +133,15 @@ mod tests {
         assert_eq!(flat.class, Class::Conflict);
         assert_eq!(flat.to_string(), "create c1: name is taken");
         assert_eq!(flat.hint.as_deref(), Some("choose another"));
+    }
+
+    #[test]
+    fn a_failure_on_top_of_its_cause_keeps_class_and_hint() {
+        let cause = anyhow::anyhow!("no such file");
+        let failure = Failure::new(Class::CommandNotFound, "exec x").with_hint("install it");
+        let flat = Failure::from_error(&cause.context(failure));
+        assert_eq!((flat.class, flat.to_string()), (Class::CommandNotFound, "exec x: no such file".to_owned()));
+        assert_eq!(flat.hint.as_deref(), Some("install it"));
     }
 
     #[test]

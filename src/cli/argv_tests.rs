@@ -276,7 +276,7 @@ fn other_commands_take_flags_anywhere() {
     let text = parse(&container::REMOVE, words("-l a")).unwrap_err().to_string();
     assert_eq!(text, "flag -l is not supported yet");
     let spec = &container::RENAME;
-    assert_eq!(spec.arity.check(1, spec, "rename").unwrap_err().code, 1);
+    assert_eq!(spec.arity.check(1, spec, "rename").unwrap_err().code, 125);
     assert!(spec.arity.check(2, spec, "rename").is_ok());
 }
 

@@ -28,6 +28,7 @@ mod spec;
 mod system;
 mod table;
 mod template;
+mod timeline;
 
 #[cfg(test)]
 mod argv_tests;

@@ -5,8 +5,9 @@ use clap::ArgMatches;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::output::Refusal;
 use super::output::{self, Codes};
-use super::spec::{self, Arity, Spec, invalid};
+use super::spec::{self, Arity, Spec};
 use super::template::{self, Format, Row};
 use super::{Session, quantity};
 use crate::engine::query::{ContainerSummary, Filter, ListRequest, MountSummary, wording};
@@ -58,7 +59,7 @@ const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Stat
 pub(super) fn lower(matches: &ArgMatches) -> Result<ListRequest> {
     let mut filters = Vec::new();
     for text in spec::texts(matches, "filter") {
-        filters.push(Filter::parse(&text).map_err(|why| invalid("filter", &text, why))?);
+        filters.push(Filter::parse(&text).map_err(Refusal::plain)?);
     }
     let last: Option<i64> = spec::integer(matches, "last")?;
     let last = if spec::is_set(matches, "latest") { Some(1) } else { last };
@@ -95,7 +96,11 @@ fn ps(session: &Session, matches: &ArgMatches) -> Result<i32> {
 
 fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -> Row {
     let id = if shorten { container.id.short() } else { container.id.as_str() };
-    let command = container.command.join(" ");
+    // Docker's quoting: it shows where words end, and is not meant for a shell.
+    let word = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+    let (program, rest) = container.command.split_at(container.command.len().min(1));
+    let words: Vec<String> = program.iter().cloned().chain(rest.iter().map(word)).collect();
+    let command = words.join(" ");
     let command = if container.created.is_none() { String::new() } else { quote(&cut(&command, 20, shorten)) };
     let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mounts: Vec<String> = container.mounts.iter().map(|mount| cut(&mount.name, 15, shorten)).collect();

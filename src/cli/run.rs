@@ -10,7 +10,8 @@ use clap::ArgMatches;
 use super::create_request::{self, Surroundings};
 use super::output::{self, Refusal};
 use super::spec::{self, Arity, Spec, invalid};
-use super::{Session, create_flags, environment, keys, table};
+use super::timeline::{self, Collector};
+use super::{Session, create_flags, environment, keys};
 use crate::container::Streams;
 use crate::engine::Outcome;
 use crate::engine::request::{AttachRequest, CreateRequest, Explain, StartRequest};
@@ -75,14 +76,13 @@ pub(super) fn lower_run(matches: &ArgMatches, around: &Surroundings) -> Result<R
     let detach = spec::is_set(matches, "detach");
     let chosen = create_request::attached_streams(matches)?;
     if detach && !spec::texts(matches, "attach").is_empty() {
-        return Err(Refusal::plain("conflicting options: cannot specify both --attach and --detach").into());
+        return Err(Refusal::usage("conflicting options: cannot specify both --attach and --detach", "run").into());
     }
     let streams = if detach { Streams::default() } else { chosen };
     let create = create_request::lower(matches, streams, around)?;
     let attach = AttachRequest {
         streams,
-        // A terminal sends its signals as characters, through the container's own line discipline.
-        sig_proxy: spec::is_set_or(matches, "sig-proxy", true) && !create.tty,
+        sig_proxy: spec::is_set_or(matches, "sig-proxy", true),
         detach_keys: detach_keys(matches)?,
     };
     let explain = match spec::text(matches, "explain").as_deref() {
@@ -138,6 +138,7 @@ fn run_command(session: &Session, matches: &ArgMatches) -> Result<i32> {
     if let Some(attach) = &line.attach {
         check_terminal(line.create.tty, attach.streams.stdin)?;
     }
+    let collector = (line.explain != ExplainAs::Off).then(Collector::install);
     let engine = session.engine()?;
     let id = create_with_cidfile(&engine, &line.create, line.cidfile.as_deref())?;
     let explain = if line.explain == ExplainAs::Off { Explain::Off } else { Explain::Steps };
@@ -147,7 +148,9 @@ fn run_command(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let started = engine.start(&id, &request, &mut timeline);
     // The id is printed also when the start failed: the container exists, and this is how a script finds it.
     let printed = if detached { output::print_line(&id) } else { Ok(()) };
-    print_timeline(line.explain, &timeline);
+    if let Some(collector) = collector {
+        print_timeline(line.explain, &collector.merge(timeline));
+    }
     let code = exit_code(started?);
     printed.map(|()| code)
 }
@@ -204,26 +207,11 @@ fn open_cidfile(path: &Path) -> Result<File> {
 
 fn print_timeline(explain: ExplainAs, timeline: &[TimedStep]) {
     match explain {
-        ExplainAs::Table => output::complain(&timeline_table(timeline)),
+        ExplainAs::Table => output::complain(&timeline::as_table(timeline)),
         ExplainAs::Json => match serde_json::to_string(timeline) {
             Ok(json) => output::complain(&format!("{json}\n")),
             Err(error) => output::warn(&format!("encode the steps: {error}")),
         },
         ExplainAs::Off | ExplainAs::Plan => {}
     }
-}
-
-fn timeline_table(timeline: &[TimedStep]) -> String {
-    let mut rows = vec![["PROCESS", "STEP", "AT (us)", "TOOK (us)"].map(str::to_owned).to_vec()];
-    for step in timeline {
-        rows.push(vec![
-            output::printable(&step.process),
-            output::printable(&step.step),
-            step.at.to_string(),
-            step.took.to_string(),
-        ]);
-    }
-    let end = timeline.iter().map(|step| step.at.saturating_add(step.took)).max().unwrap_or(0);
-    rows.push(vec!["total".to_owned(), String::new(), String::new(), end.to_string()]);
-    table::align(&rows)
 }

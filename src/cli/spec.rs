@@ -36,7 +36,7 @@ impl Arity {
         Arity { min: 0, max }
     }
 
-    /// Docker's words and, as there, exit code 1 rather than 125.
+    /// Docker's words.
     pub(super) fn check(self, count: usize, spec: &Spec, path: &str) -> std::result::Result<(), Refusal> {
         if (self.min..=self.max).contains(&count) {
             return Ok(());
@@ -49,7 +49,7 @@ impl Arity {
             (min, _) => format!("requires at least {min} {}", plural(min)),
         };
         let usage = format!("'mydocker {path}' {wants}: mydocker {path} {}", spec.usage);
-        Err(Refusal { message: usage, help: Some(path.to_owned()), code: 1 })
+        Err(Refusal { message: usage, help: Some(path.to_owned()), code: 125 })
     }
 }
 

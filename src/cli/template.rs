@@ -81,6 +81,9 @@ pub(super) fn render(format: &Format, headers: &[(&str, &str)], rows: &[Row]) ->
     let mut text = String::new();
     match format {
         Format::Raw(source) => {
+            // Tried on the headings first: a wrong field is an error also when there is nothing to list.
+            let heading = Row { fields: headers.iter().map(|(k, v)| (Arc::from(*k), Value::from(*v))).collect() };
+            line(source, Heading::Yes, &heading.printable())?;
             let template = compile(source, Heading::No)?;
             for row in rows {
                 let value = Value::Map(Arc::new(row.fields.clone()));

@@ -5,7 +5,7 @@
 //!            start             exec succeeded
 //!  Created ─────────▶ Starting ───────────────▶ Running ──▶ Exited ──▶ (removed)
 //!     ▲                  │ failed                  ▲            │
-//!     └── (Exited, 125…) ┘                         └── start ───┘
+//!     └── or Exited ─────┘                         └── start ───┘
 //! ```
 
 use std::fmt;
@@ -55,7 +55,7 @@ impl Status {
         matches!(
             (self, next),
             (Created | Exited, Starting | Removing)
-                | (Starting, Running | Exited)
+                | (Starting, Running | Exited | Created)
                 | (Running, Paused | Exited)
                 | (Paused, Running | Exited)
         )

@@ -4,7 +4,7 @@
 //! moves its bytes itself. The handle on the container's first process is opened first and checked
 //! afterwards, so that the namespaces entered are the container's, whatever happens meanwhile.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use oci_spec::runtime::{LinuxCapabilitiesBuilder, ProcessBuilder, UserBuilder};
@@ -23,6 +23,7 @@ use crate::error::Failure;
 use crate::runtime::plan::{InitPlan, Step, process_steps};
 use crate::runtime::spawn::{self, Birth, Started};
 use crate::runtime::{Launch, StartFailure};
+use crate::sys::process::Fork;
 use crate::sys::tty::{self, RawMode};
 use crate::sys::{fd, process};
 
@@ -38,6 +39,8 @@ impl Engine {
         let pipes = exec_streams(request)?;
         let program = process::own_program().context("open our own program")?;
         let directory = group.v2_dir_fd()?;
+        let own_namespace = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .context("open our own PID namespace")?;
         // Children are born into the container's PID namespace; this process stays where it is.
         if record.config.namespaces.pid != NamespaceMode::Host {
             process::enter_namespaces(target.as_fd(), libc::CLONE_NEWPID)
@@ -53,16 +56,18 @@ impl Engine {
             target: Some(target.as_fd()),
         })?;
         drop(pipes.child);
+        // Whoever is forked from here on is the host's again.
+        process::enter_namespaces(own_namespace.as_fd(), libc::CLONE_NEWPID).context("return to our PID namespace")?;
+        // Before the command can run: its first words and the user's first keys must meet raw mode.
+        let foreground = if request.detach { None } else { Some(Foreground::new(request)?) };
         let started = prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
-        if request.detach {
-            return Ok(0);
-        }
+        let Some(foreground) = foreground else { return Ok(0) };
         let ends = match (&started.console, pipes.ours) {
             (Some(console), _) => Ends::Terminal(console.try_clone()?),
             (None, Some((stdin, stdout, stderr))) => Ends::Pipes(stdin, stdout, stderr),
             (None, None) => return Err(Failure::engine("the command has no streams").into()),
         };
-        relay(started, ends, request)
+        relay(started, ends, request, foreground, &record.config.name)
     }
 }
 
@@ -167,8 +172,58 @@ fn exec_streams(request: &ExecRequest) -> Result<Pipes> {
     Ok(Pipes { child: [stdin_child, stdout_child, stderr_child], ours: Some((stdin, stdout, stderr)) })
 }
 
+/// The caller's side of a foreground exec.
+struct Foreground {
+    raw: Option<RawMode>,
+    signals: OwnedFd,
+}
+
+impl Foreground {
+    fn new(request: &ExecRequest) -> Result<Foreground> {
+        let signals = process::signal_descriptor(&[libc::SIGWINCH]).context("watch for signals")?;
+        let terminal = request.tty && request.interactive;
+        let raw = if terminal { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
+        Ok(Foreground { raw, signals })
+    }
+}
+
+/// The caller has left: somebody must hold the terminal, or the command would be hung up. A process
+/// of its own does, throwing the output away, until the command has ended.
+fn hold(streams: &mut Streams, pidfd: &OwnedFd, name: &str) -> Result<()> {
+    if let Fork::Parent(_) = process::fork().context("fork a keeper for the command")? {
+        return Ok(());
+    }
+    streams.clients.clear();
+    let keep: Vec<_> = streams.descriptors().chain([pidfd.as_fd()]).map(|file| file.as_raw_fd()).collect();
+    let _ = rustix::process::setsid();
+    fd::close_all_but(&keep);
+    fd::ensure_standard_streams();
+    let _ = rustix::process::chdir("/");
+    process::set_title(&format!("mydocker: exec {name}"));
+    process::trim_memory();
+    loop {
+        let mut watched = Vec::new();
+        streams.watch(&mut watched);
+        let mut set = vec![PollFd::new(pidfd, PollFlags::IN)];
+        set.extend(watched.iter().map(|(_, file, flags)| PollFd::from_borrowed_fd(*file, *flags)));
+        if rustix::event::poll(&mut set, None).is_err() {
+            continue;
+        }
+        if !set[0].revents().is_empty() {
+            process::exit_now(0);
+        }
+        let ready: Vec<Watch> = watched.iter().map(|(watch, ..)| *watch).collect();
+        let hit: Vec<bool> = set[1..].iter().map(|entry| !entry.revents().is_empty()).collect();
+        for (watch, hit) in ready.into_iter().zip(hit) {
+            if hit {
+                streams.handle(watch);
+            }
+        }
+    }
+}
+
 /// Moves the bytes of a foreground exec until the command has ended.
-fn relay(started: Started, ends: Ends, request: &ExecRequest) -> Result<i32> {
+fn relay(started: Started, ends: Ends, request: &ExecRequest, foreground: Foreground, name: &str) -> Result<i32> {
     const CLIENT: u64 = 0;
     let copy = |number| fd::standard(number).try_clone_to_owned().context("copy a standard stream");
     let mut streams = Streams::new(ends, request.interactive, true, None).context("prepare the streams")?;
@@ -178,15 +233,11 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest) -> Result<i32> {
         stdout: Some(copy(1)?),
         stderr: if request.tty { None } else { Some(copy(2)?) },
         detach_keys: keys,
+        // This process puts the terminal back itself.
+        terminal: None,
     };
-    let mut client = Client::new(CLIENT, lent);
-    // This process restores the terminal itself, through the guard below.
-    if let Some(terminal) = client.terminal.take() {
-        terminal.disarm();
-    }
-    streams.clients.push(client);
-    let _raw = if request.tty && request.interactive { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
-    let signals = process::signal_descriptor(&[libc::SIGWINCH]).context("watch for signals")?;
+    streams.clients.push(Client::new(CLIENT, lent));
+    let Foreground { raw, signals } = foreground;
     let mut code = None;
     loop {
         if let Some(code) = code {
@@ -204,6 +255,8 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest) -> Result<i32> {
         }
         for watch in ready.streams {
             if streams.handle(watch).is_some() {
+                drop(raw);
+                hold(&mut streams, &started.child.pidfd, name)?;
                 return Ok(0);
             }
         }

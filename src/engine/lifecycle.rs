@@ -141,7 +141,7 @@ impl Engine {
         };
         if container.record().status().is_live() {
             return Err(Failure::conflict(format!(
-                "cannot remove container \"{reference}\": container is running: stop the container before removing or force remove"
+                "You cannot remove a running container {id}. Stop the container before attempting removal or force remove"
             ))
             .with_hint(format!("mydocker stop {reference}, or mydocker rm -f {reference}"))
             .into());

@@ -110,6 +110,8 @@ pub struct Lent {
     pub stderr: Option<OwnedFd>,
     /// Bytes that detach; empty for never.
     pub detach_keys: Vec<u8>,
+    /// Its terminal's mode, to be put back if the client is killed.
+    pub terminal: Option<RawMode>,
 }
 
 /// Somebody attached.
@@ -131,8 +133,8 @@ impl Client {
             file: reopen(file, OFlags::RDONLY),
             keys: DetachKeys { keys: lent.detach_keys, matched: 0 },
         });
-        let terminal = input.as_ref().and_then(|input| RawMode::remember(input.file.as_fd()).ok().flatten());
-        Client { token, input, stdout: lent.stdout.map(Sink::new), stderr: lent.stderr.map(Sink::new), terminal }
+        let (stdout, stderr) = (lent.stdout.map(Sink::new), lent.stderr.map(Sink::new));
+        Client { token, input, stdout, stderr, terminal: lent.terminal }
     }
 
     /// Output waits to be written to this client.
@@ -248,6 +250,11 @@ impl Streams {
     /// The terminal's controlling side, for window sizes.
     pub fn console(&self) -> Option<BorrowedFd<'_>> {
         self.sources.first().filter(|_| self.tty).map(|(_, console)| console.as_fd())
+    }
+
+    /// Every descriptor of the container's ends.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sources.iter().map(|(_, source)| source.as_fd()).chain(self.stdin.as_ref().map(AsFd::as_fd))
     }
 
     /// Appends the descriptors to wait for.

@@ -1,7 +1,7 @@
 //! Starting a container and joining its streams, seen from the caller: fork the shim, forward
 //! signals and window sizes, leave with the container's exit code.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags};
@@ -16,6 +16,7 @@ use super::{Engine, Outcome};
 use crate::container::status::Status;
 use crate::container::{ContainerId, Streams, handle};
 use crate::error::Failure;
+pub use crate::runtime::monotonic_micros;
 use crate::runtime::{StartFailure, StepTime};
 use crate::store::{self, Durability};
 use crate::sys::channel::{Channel, Received};
@@ -80,26 +81,36 @@ impl Engine {
         let config = container.config.clone();
         let (caller, shim_end) = Channel::pair().context("make a channel to the shim")?;
         let lent = request.attach.as_ref().map(|attach| lend(attach, config.process.tty)).transpose()?;
-        let orders = Orders {
+        // Signals and raw mode before the command can run: its first words and the user's first
+        // keys must meet them.
+        let joined = request.attach.as_ref().map(|attach| Joined::new(attach, config.process.tty)).transpose()?;
+        let before = container.state.status;
+        let mut orders = Orders {
             container,
             caller: shim_end,
             lent,
             size: terminal_size(),
+            before,
             timed: request.explain == Explain::Steps,
         };
         let forked = debug_span!("fork shim").in_scope(process::fork);
         match forked.context("fork the shim")? {
             Fork::Child => shim::run(self, orders),
             // Dropping our copies leaves the lock and the streams to the shim.
-            Fork::Parent(_) => drop(orders),
+            Fork::Parent(_) => {
+                if let Some(terminal) = orders.lent.as_mut().and_then(|lent| lent.terminal.take()) {
+                    terminal.disarm();
+                }
+                drop(orders);
+            }
         }
         let pid = await_started(&caller, timeline)?;
         if let Some(path) = &request.pidfile {
             store::write_mode(path, format!("{pid}\n").as_bytes(), 0o644, Durability::ProcessCrash)?;
         }
-        match &request.attach {
+        match joined {
             None => Ok(Outcome::Started),
-            Some(attach) => self.stay(&id, &caller, attach, config.process.tty),
+            Some(joined) => self.stay(&id, &caller, joined),
         }
     }
 
@@ -133,18 +144,19 @@ impl Engine {
         channel
             .send(&Request::Attach { streams, detach_keys: detach_keys(request, tty), size }, &files)
             .context("attach: talk to the container's supervisor")?;
-        self.stay(&id, &channel, &AttachRequest { streams, ..request.clone() }, tty)
+        // The shim remembers the terminal's mode before we change it.
+        match channel.receive::<Notice>().context("hear from the container's supervisor")? {
+            Received::Message(Notice::Exited { code }, _) => return Ok(Outcome::Exited(code)),
+            Received::Message(..) | Received::Nothing => {}
+            Received::Closed => return self.outlived_shim(&id),
+        }
+        let joined = Joined::new(&AttachRequest { streams, ..request.clone() }, tty)?;
+        self.stay(&id, &channel, joined)
     }
 
     /// Stays with a container that runs: forwards, and ends with it.
-    fn stay(&self, id: &ContainerId, channel: &Channel, request: &AttachRequest, tty: bool) -> Result<Outcome> {
-        let raw = if tty && request.streams.stdin { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
-        let mut watched = vec![libc::SIGWINCH];
-        if request.sig_proxy {
-            // What the caller had ignored (nohup) stays ignored.
-            watched.extend(PROXIED.iter().filter(|&&signal| !process::is_ignored(signal)));
-        }
-        let signals = process::signal_descriptor(&watched).context("watch for signals")?;
+    fn stay(&self, id: &ContainerId, channel: &Channel, joined: Joined) -> Result<Outcome> {
+        let Joined { raw, signals } = joined;
         loop {
             let mut set = [PollFd::new(channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
             if rustix::event::poll(&mut set, None).is_err() {
@@ -225,6 +237,25 @@ impl Engine {
     }
 }
 
+/// A caller that is about to be joined to a container: its terminal is raw, its signals are watched.
+struct Joined {
+    raw: Option<RawMode>,
+    signals: OwnedFd,
+}
+
+impl Joined {
+    fn new(request: &AttachRequest, tty: bool) -> Result<Joined> {
+        let mut watched = vec![libc::SIGWINCH];
+        if request.sig_proxy {
+            // What the caller had ignored (nohup) stays ignored.
+            watched.extend(PROXIED.iter().filter(|&&signal| !process::is_ignored(signal)));
+        }
+        let signals = process::signal_descriptor(&watched).context("watch for signals")?;
+        let raw = if tty && request.streams.stdin { RawMode::enter(fd::standard(0)).ok().flatten() } else { None };
+        Ok(Joined { raw, signals })
+    }
+}
+
 fn no_such(reference: &str) -> Failure {
     Failure::not_found(format!("No such container: {reference}"))
 }
@@ -239,6 +270,7 @@ fn lend(request: &AttachRequest, tty: bool) -> Result<Lent> {
         stdout: copy(request.streams.stdout, 1)?,
         stderr: copy(request.streams.stderr && !tty, 2)?,
         detach_keys: detach_keys(request, tty),
+        terminal: if tty && request.streams.stdin { RawMode::remember(fd::standard(0)).ok().flatten() } else { None },
     })
 }
 

@@ -12,7 +12,7 @@ use super::capabilities::{self, Privilege};
 use super::plan::ResourceLimit;
 use super::rootfs::{Call, Root};
 use super::user::{self, Identity};
-use crate::error::Failure;
+use crate::error::{Class, Failure};
 use crate::sys::fd;
 
 /// Sets resource limits. Raising a hard limit needs CAP_SYS_RESOURCE, which hosts may lack: then
@@ -66,13 +66,13 @@ pub fn resource(name: &str) -> Option<Resource> {
 pub fn change_directory(path: &str) -> Result<()> {
     rustix::process::chdir(path).call("chdir").map_err(|error| {
         let errno = error.errno;
-        anyhow::Error::new(error).context(Failure::engine(format!("change to working directory {path:?}")).with_hint(
-            match errno {
-                libc::ENOTDIR => "it is not a directory in the container; choose another with -w",
-                libc::ENOENT => "it does not exist in the container",
-                _ => "the container's root user may not enter it",
-            },
-        ))
+        // Docker's exit code for it is 126.
+        let failure = Failure::new(Class::NotExecutable, format!("change to working directory {path:?}"));
+        anyhow::Error::new(error).context(failure.with_hint(match errno {
+            libc::ENOTDIR => "it is not a directory in the container; choose another with -w",
+            libc::ENOENT => "it does not exist in the container",
+            _ => "the container's root user may not enter it",
+        }))
     })?;
     // The system call itself: the library function hides "(unreachable)".
     let present = rustix::process::getcwd(Vec::new()).call("getcwd").context("check the working directory")?;

@@ -178,16 +178,10 @@ impl Root {
                 .with_hint("the image is damaged or hostile; /proc and /sys must be directories")
                 .into());
         }
-        let mounted = new_filesystem(mount)?;
-        rustix::mount::move_mount(
-            &mounted,
-            "",
-            &target,
-            "",
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-        )
-        .call("move_mount")?;
-        Ok(())
+        if !kernel_own {
+            refuse_inside_proc(&target, &mount.target)?;
+        }
+        Ok(move_onto(&new_filesystem(mount)?, &target).call("move_mount")?)
     }
 
     /// Shows a host file or directory on a path inside.
@@ -219,15 +213,7 @@ impl Root {
             _ => self.make_file(path)?,
         };
         refuse_inside_proc(&target, path)?;
-        rustix::mount::move_mount(
-            tree,
-            "",
-            &target,
-            "",
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-        )
-        .call("move_mount")?;
-        Ok(())
+        Ok(move_onto(tree, &target).call("move_mount")?)
     }
 
     /// Makes device nodes and links below `/dev`, which is a tmpfs of ours by now.

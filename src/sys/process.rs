@@ -217,9 +217,15 @@ pub fn enter_namespaces(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
 /// Gives every signal its default action and unblocks all: what the caller ignored (nohup, Rust's
 /// own SIGPIPE) must not reach the container's command.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL needs no handler; the kernel refuses SIGKILL, SIGSTOP and glibc its own two.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // All-zero is SIG_DFL without flags in the kernel's `struct sigaction`. The system call itself,
+    // because the library keeps the signals that it uses internally (32 and 33) to itself, and a
+    // caller may have ignored those, too.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the structure is read only; the kernel refuses SIGKILL and SIGSTOP.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8usize);
+        }
     }
     // SAFETY: an empty set, initialised by sigemptyset, is valid for sigprocmask.
     unsafe {

@@ -1,7 +1,7 @@
 //! Terminals: raw mode that is always undone, window sizes.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::termios::{OptionalActions, Termios, Winsize};
 
@@ -60,10 +60,23 @@ impl RawMode {
     }
 }
 
+impl AsFd for RawMode {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.terminal.as_fd()
+    }
+}
+
 impl Drop for RawMode {
+    /// Puts the saved mode back if the terminal is still raw: a shell that has taken it over
+    /// meanwhile has set a mode of its own, which must stay.
     fn drop(&mut self) {
-        if let Some(saved) = &self.saved {
-            let _ = rustix::termios::tcsetattr(&self.terminal, OptionalActions::Now, saved);
+        let Some(saved) = &self.saved else { return };
+        let mut raw = saved.clone();
+        raw.make_raw();
+        let modes = |mode: &Termios| (mode.input_modes, mode.output_modes, mode.local_modes, mode.control_modes);
+        match rustix::termios::tcgetattr(&self.terminal) {
+            Ok(present) if modes(&present) != modes(&raw) => {}
+            _ => drop(rustix::termios::tcsetattr(&self.terminal, OptionalActions::Now, saved)),
         }
     }
 }

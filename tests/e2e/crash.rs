@@ -21,7 +21,7 @@ fn kill(pid: Pid) {
 fn killed_at(sandbox: &Sandbox, call: &str, nth: u32, args: &[&str]) -> bool {
     let trace = sandbox.path("trace");
     let script = format!(
-        "exec strace -f -qq -o {} -e trace={call} -e inject={call}:signal=SIGKILL:when={nth} \"$@\"",
+        "exec strace -f -q -o {} -e trace={call} -e inject={call}:signal=SIGKILL:when={nth} \"$@\"",
         trace.display()
     );
     drop(sandbox.with_shell(&script, args).run());

@@ -1,6 +1,7 @@
 //! `list`: a line per container.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -218,11 +219,15 @@ impl Engine {
         Ok(listing)
     }
 
-    /// Its directory is so new that another process may be about to write the record.
+    /// Another process is about to write the record: it holds the lock, or has not come to take it.
     fn is_being_made(&self, id: &ContainerId) -> bool {
         let directory = self.layout.container(id);
-        let incomplete = ["config.json", "state.json"].iter().any(|file| !directory.join(file).exists());
-        let age = directory.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
-        incomplete && matches!(age, Ok(Ok(age)) if age < Duration::from_secs(2))
+        match File::open(directory.join("lock")) {
+            Ok(lock) => matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)),
+            Err(_) => {
+                let age = directory.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+                matches!(age, Ok(Ok(age)) if age < Duration::from_secs(2))
+            }
+        }
     }
 }

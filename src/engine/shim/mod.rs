@@ -39,6 +39,8 @@ pub struct Orders {
     pub lent: Option<Lent>,
     /// The caller's window.
     pub size: Option<Size>,
+    /// What the container was before.
+    pub before: Status,
     /// Collect timed steps.
     pub timed: bool,
 }
@@ -64,10 +66,14 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
 
 /// Leaves the caller's session, terminal, working directory and files behind.
 fn detach(orders: &Orders) {
+    // The caller watches for signals by descriptor and has them blocked.
+    process::reset_signals();
     let _ = rustix::process::setsid();
     let mut keep = vec![orders.caller.as_fd().as_raw_fd(), orders.container.lock().file().as_raw_fd()];
-    let lent = orders.lent.iter().flat_map(|lent| [&lent.stdin, &lent.stdout, &lent.stderr]).flatten();
-    keep.extend(lent.map(AsRawFd::as_raw_fd));
+    if let Some(lent) = &orders.lent {
+        keep.extend([&lent.stdin, &lent.stdout, &lent.stderr].into_iter().flatten().map(AsRawFd::as_raw_fd));
+        keep.extend(lent.terminal.as_ref().map(|terminal| terminal.as_fd().as_raw_fd()));
+    }
     fd::close_all_but(&keep);
     fd::ensure_standard_streams();
     let _ = rustix::process::chdir("/");
@@ -121,14 +127,14 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     container.state.error = failure.failure.to_string();
     container.state.exit_code = code;
     container.state.finished = Some(Timestamp::now());
-    if container.state.status == Status::Starting {
-        container.state.status = Status::Exited;
-    }
     // A container that has never run stays *created*, as with Docker.
-    if container.state.status == Status::Exited && container.state.started.is_some() {
-        container.state.init = None;
-        container.state.shim = None;
+    container.state.status = orders.before;
+    if orders.before == Status::Created {
+        container.state.started = None;
+        container.state.finished = None;
     }
+    container.state.init = None;
+    container.state.shim = None;
     let result =
         if container.config.auto_remove { engine.discard(container).map(drop) } else { container.save_state() };
     let mut failure = failure;

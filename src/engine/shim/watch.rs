@@ -17,7 +17,7 @@ use crate::engine::streams::{Client, Ends, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
 use crate::runtime::spawn::Started;
 use crate::sys::channel::{self, Channel, Received};
-use crate::sys::tty::Size;
+use crate::sys::tty::{RawMode, Size};
 use crate::sys::{process, tty};
 
 /// A connection to the shim.
@@ -148,12 +148,15 @@ impl Shim {
             Ok(Received::Message(Request::Resize(size), _)) => self.resize(size),
             Ok(Received::Message(Request::Attach { streams, detach_keys, size }, files)) => {
                 let mut files = files.into_iter();
-                let lent = Lent {
+                let mut lent = Lent {
                     stdin: if streams.stdin { files.next() } else { None },
                     stdout: if streams.stdout { files.next() } else { None },
                     stderr: if streams.stderr { files.next() } else { None },
                     detach_keys,
+                    terminal: None,
                 };
+                // Before the client knows that it is attached, and changes it.
+                lent.terminal = lent.stdin.as_ref().and_then(|file| RawMode::remember(file.as_fd()).ok().flatten());
                 peer.waiting = true;
                 let _ = peer.channel.send(&Notice::Attached, &[]);
                 self.streams.clients.push(Client::new(token, lent));
