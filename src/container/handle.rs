@@ -153,10 +153,17 @@ impl Locked {
         let id = config.id.clone();
         let directory = layout.container(&id);
         fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
-        let locked = Locked { lock: lock(layout, &id)?, layout: layout.clone(), id, config, state };
-        locked.save_config()?;
-        locked.save_state()?;
-        Ok(locked)
+        let made = (|| {
+            let locked = Locked { lock: lock(layout, &id)?, layout: layout.clone(), id, config, state };
+            locked.save_config()?;
+            locked.save_state()?;
+            Ok(locked)
+        })();
+        if made.is_err() {
+            // A full disk, say: nothing of ours but these small files is in there yet.
+            let _ = fs::remove_dir_all(&directory);
+        }
+        made
     }
 
     /// The container's id.

@@ -35,7 +35,7 @@ impl ContainerId {
     pub fn random() -> std::io::Result<Self> {
         loop {
             let mut bytes = [0u8; 32];
-            getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+            crate::sys::random::fill(&mut bytes)?;
             let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
             if hex.as_bytes()[..12].iter().any(u8::is_ascii_lowercase) {
                 return Ok(ContainerId(hex));

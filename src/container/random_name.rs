@@ -137,7 +137,7 @@ const SURNAMES: [&str; 104] = [
 /// The kernel's random source cannot be read.
 pub fn random_name(attempt: Attempt) -> std::io::Result<String> {
     let mut bytes = [0u8; 5];
-    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    crate::sys::random::fill(&mut bytes)?;
     let [a, b, c, d, digit] = bytes;
     let adjective = ADJECTIVES[usize::from(u16::from_le_bytes([a, b])) % ADJECTIVES.len()];
     let surname = SURNAMES[usize::from(u16::from_le_bytes([c, d])) % SURNAMES.len()];

@@ -190,6 +190,8 @@ impl Foreground {
 /// The caller has left: somebody must hold the terminal, or the command would be hung up. A process
 /// of its own does, throwing the output away, until the command has ended.
 fn hold(streams: &mut Streams, pidfd: &OwnedFd, name: &str) -> Result<()> {
+    // Our end may hang up the terminal of our session before the keeper has left it.
+    process::ignore_signal(libc::SIGHUP);
     if let Fork::Parent(_) = process::fork().context("fork a keeper for the command")? {
         return Ok(());
     }

@@ -10,15 +10,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::request::{RemoveRequest, StartRequest, StopRequest};
 use super::{Engine, recover};
-use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Record};
-use crate::container::{ContainerId, names};
+use crate::container::{ContainerId, ProcessRef, names};
 use crate::error::Failure;
 use crate::sys::{process, signal};
 
 /// A running container that was told to stop.
 struct Stopping {
     id: ContainerId,
+    run: ProcessRef,
     pidfd: OwnedFd,
     /// Seconds it is given; negative for ever.
     grace: i64,
@@ -36,25 +36,25 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let number = signal::parse(request.signal.as_ref().unwrap_or(&record.config.stop_signal))?;
-        let Some(pidfd) = open_init(&record) else {
+        let Some((run, pidfd)) = open_init(&record) else {
             self.lock_settled(&id)?;
             return Ok(None);
         };
         let grace = request.timeout.unwrap_or(record.config.stop_timeout);
         send(&pidfd, number).with_context(|| format!("stop {reference}"))?;
-        Ok(Some(Stopping { id, pidfd, grace }))
+        Ok(Some(Stopping { id, run, pidfd, grace }))
     }
 
     fn finish_stop(&self, stopping: &Stopping) -> Result<()> {
         if !ends_within(&stopping.pidfd, stopping.grace) {
             send(&stopping.pidfd, libc::SIGKILL)?;
         }
-        self.settle(&stopping.id)
+        self.settle(&stopping.id, stopping.run)
     }
 
     /// Waits until the end is recorded, by the shim or by ourselves.
-    fn settle(&self, id: &ContainerId) -> Result<()> {
-        self.await_end(id)?;
+    fn settle(&self, id: &ContainerId, run: ProcessRef) -> Result<()> {
+        self.await_end(id, run)?;
         match self.lock_settled(id) {
             // Removed by its own `--rm`: that is an end, too.
             Err(error) if is_not_found(&error) => Ok(()),
@@ -67,7 +67,7 @@ impl Engine {
         let number = signal::parse(signal)?;
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
-        let Some(pidfd) = open_init(&record) else {
+        let Some((run, pidfd)) = open_init(&record) else {
             self.lock_settled(&id)?;
             return Err(Failure::conflict(format!(
                 "Cannot kill container: {reference}: container {id} is not running"
@@ -76,7 +76,7 @@ impl Engine {
         };
         send(&pidfd, number).with_context(|| format!("kill {reference}"))?;
         // Docker returns from a SIGKILL when the container is down.
-        if number == libc::SIGKILL { self.settle(&id) } else { Ok(()) }
+        if number == libc::SIGKILL { self.settle(&id, run) } else { Ok(()) }
     }
 
     /// Stops (when running) and starts.
@@ -93,7 +93,8 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         if record.state.status.is_live()
-            && let Some(code) = self.await_end(&id)?
+            && let Some(run) = record.state.init
+            && let Some(code) = self.await_end(&id, run)?
         {
             return Ok(code);
         }
@@ -106,13 +107,13 @@ impl Engine {
     pub fn remove(&self, references: &[String], request: RemoveRequest) -> Vec<Result<()>> {
         let found: Vec<Result<ContainerId>> =
             references.iter().map(|reference| handle::find(self.layout(), reference)).collect();
-        let killed: Vec<Option<OwnedFd>> = found
+        let killed: Vec<Option<ProcessRef>> = found
             .iter()
             .map(|id| {
                 let record = handle::load(self.layout(), id.as_ref().ok().filter(|_| request.force)?).ok()?;
-                let pidfd = open_init(&record)?;
+                let (run, pidfd) = open_init(&record)?;
                 send(&pidfd, libc::SIGKILL).ok()?;
-                Some(pidfd)
+                Some(run)
             })
             .collect();
         let results = found
@@ -121,8 +122,8 @@ impl Engine {
             .zip(references)
             .map(|((id, killed), reference)| {
                 let id = id?;
-                if killed.is_some() {
-                    self.settle(&id)?;
+                if let Some(run) = killed {
+                    self.settle(&id, run)?;
                 }
                 self.remove_one(&id, reference, request)
             })
@@ -147,6 +148,7 @@ impl Engine {
             .into());
         }
         let volumes = if request.volumes { recover::anonymous_volumes(&container) } else { Vec::new() };
+        self.discard_cgroup(id)?;
         self.discard(&mut container)?;
         self.remove_volumes(&volumes);
         Ok(())
@@ -159,9 +161,7 @@ impl Engine {
             return Err(error);
         }
         let _lock = handle::lock(self.layout(), id)?;
-        let group = Cgroups::detect()?.group(id.as_str())?;
-        group.kill_all()?;
-        group.remove()?;
+        self.discard_cgroup(id)?;
         names::release_all(self.layout(), id)?;
         self.discard_directories(id)
     }
@@ -190,9 +190,9 @@ impl Engine {
 }
 
 /// A handle on the container's first process, when it runs.
-fn open_init(record: &Record) -> Option<OwnedFd> {
+fn open_init(record: &Record) -> Option<(ProcessRef, OwnedFd)> {
     let init = record.live_init()?;
-    process::open_verified(init.pid, init.start_time)
+    Some((init, process::open_verified(init.pid, init.start_time)?))
 }
 
 /// Sends a signal; a process that has just ended is as good as signalled.

@@ -37,10 +37,10 @@ impl Engine {
             if !container.state.status.is_live() || alive.init {
                 return Ok(Some(container));
             }
-            if alive.shim {
+            if alive.shim && let Some(run) = container.state.init {
                 // The lock must be free for the shim to record the end.
                 drop(container);
-                self.await_end(id)?;
+                self.await_end(id, run)?;
                 continue;
             }
             if status::is_orphaned(&container.state, alive) {
@@ -56,9 +56,7 @@ impl Engine {
 
     /// Does the clean-up of a shim that was killed and writes down the end of its container.
     fn heal(&self, container: &mut Locked) -> Result<()> {
-        let group = Cgroups::detect()?.group(container.id().as_str())?;
-        group.kill_all()?;
-        group.remove()?;
+        self.discard_cgroup(container.id())?;
         let _ = fs::remove_file(self.layout().socket(container.id()));
         container.state.exit_code = UNKNOWN_EXIT;
         container.state.error = "its supervisor was killed, so its exit code is not known".into();
@@ -66,6 +64,14 @@ impl Engine {
         container.state.init = None;
         container.state.shim = None;
         container.transition(Status::Exited)
+    }
+
+    /// Removes the cgroup of a container that does not run: a shim that was killed before it had
+    /// recorded anything has left it.
+    pub fn discard_cgroup(&self, id: &ContainerId) -> Result<()> {
+        let group = Cgroups::detect()?.group(id.as_str())?;
+        group.kill_all()?;
+        group.remove()
     }
 
     /// Makes a container disappear: name first, then its directories, renamed away in microseconds

@@ -14,7 +14,7 @@ use super::streams::Lent;
 use super::wire::{Notice, Request};
 use super::{Engine, Outcome};
 use crate::container::status::Status;
-use crate::container::{ContainerId, Streams, handle};
+use crate::container::{ContainerId, ProcessRef, Streams, handle};
 use crate::error::Failure;
 pub use crate::runtime::monotonic_micros;
 use crate::runtime::{StartFailure, StepTime};
@@ -200,40 +200,37 @@ impl Engine {
         }
     }
 
-    /// Waits, with the shim, until a container has ended and its end is recorded. Returns its code
-    /// when the shim told it, `None` when there was no shim to ask.
-    pub fn await_end(&self, id: &ContainerId) -> Result<Option<i32>> {
-        let Ok(channel) = Channel::connect(&self.layout().socket(id)) else {
-            self.await_without_shim(id);
-            return Ok(None);
-        };
-        if channel.send(&Request::Wait, &[]).is_err() {
-            self.await_without_shim(id);
-            return Ok(None);
-        }
-        loop {
-            match channel.receive::<Notice>().context("wait for the container's supervisor")? {
-                Received::Message(Notice::Exited { code }, _) => return Ok(Some(code)),
-                Received::Message(..) => {}
-                Received::Closed | Received::Nothing => {
-                    self.await_without_shim(id);
-                    return Ok(None);
+    /// Waits until a run of a container has ended and its end is recorded. Returns its code when its
+    /// shim told it, `None` when there was none to ask.
+    pub fn await_end(&self, id: &ContainerId, run: ProcessRef) -> Result<Option<i32>> {
+        if let Ok(channel) = Channel::connect(&self.layout().socket(id))
+            && channel.send(&Request::Wait { run }, &[]).is_ok()
+        {
+            loop {
+                match channel.receive::<Notice>().context("wait for the container's supervisor")? {
+                    Received::Message(Notice::Exited { code }, _) => return Ok(Some(code)),
+                    Received::Message(..) => {}
+                    // The shim was killed, or serves a later run.
+                    Received::Closed | Received::Nothing => break,
                 }
             }
         }
+        await_process(run);
+        // The process has ended. A shim that is not heard any more and has not recorded it is about to end.
+        if let Ok(record) = handle::load(self.layout(), id)
+            && record.state.init == Some(run)
+            && let Some(shim) = record.state.shim
+        {
+            await_process(shim);
+        }
+        Ok(None)
     }
+}
 
-    /// Waits for the processes themselves.
-    fn await_without_shim(&self, id: &ContainerId) {
-        let Ok(record) = handle::load(self.layout(), id) else { return };
-        if !record.state.status.is_live() {
-            return;
-        }
-        for reference in [record.state.init, record.state.shim].into_iter().flatten() {
-            if let Some(handle) = process::open_verified(reference.pid, reference.start_time) {
-                let _ = rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], None);
-            }
-        }
+/// Waits for a process to end.
+fn await_process(process: ProcessRef) {
+    if let Some(handle) = process::open_verified(process.pid, process.start_time) {
+        let _ = rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], None);
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! client ──Attach{…} + its descriptors──▶ shim       (run and start: inherited by fork instead)
 //!        ◀──────────── Attached ─────────
-//!        ──Wait──▶                                    (stop, wait, rm: no streams)
+//!        ──Wait{run}──▶                               (stop, wait, rm: no streams)
 //!        ──Signal(n), Resize(size)──▶
 //!        ◀── Steps, then Started or Failed            (to the client that started it)
 //!        ◀── Detached                                 (detach keys were typed)
@@ -15,7 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::Streams;
+use crate::container::{ProcessRef, Streams};
 use crate::runtime::{StartFailure, StepTime};
 use crate::sys::tty::Size;
 
@@ -32,8 +32,11 @@ pub enum Request {
         /// The client's window.
         size: Option<Size>,
     },
-    /// Only tell me when it ends.
-    Wait,
+    /// Only tell me when this run ends; the connection is closed when it is not the present one.
+    Wait {
+        /// The first process of the run.
+        run: ProcessRef,
+    },
     /// Pass a signal on to the first process.
     Signal(i32),
     /// The client's window has another size.

@@ -193,7 +193,7 @@ impl Lookup<'_> {
                 if let Some(name) = interpreter.strip_suffix(b"\r") {
                     return Some((
                         format!(
-                            "the first line of {} ends in a carriage return, so its interpreter would be {:?}",
+                            "the first line of {} ends in a carriage return (CRLF line ends), so its interpreter would be {:?}",
                             found.path.display(),
                             printable(name) + "\r",
                         ),

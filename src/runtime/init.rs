@@ -212,7 +212,10 @@ impl Init {
         let root = Root::open("/".as_ref())?;
         let cwd = rustix::process::getcwd(Vec::new()).call("getcwd")?;
         let lookup = Lookup { root: root.descriptor(), cwd: &cwd.to_string_lossy(), argv0: program, path };
-        let file = diagnose::find_in_path(&lookup)?;
+        let file = diagnose::find_in_path(&lookup).map_err(|failure| {
+            let errno = if failure.class == Class::CommandNotFound { libc::ENOENT } else { libc::EACCES };
+            anyhow::Error::new(CallFailed { call: "execve", errno }).context(failure)
+        })?;
         let text = |strings: &[String]| strings.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>();
         let argv = text(arguments).context("an argument holds a zero byte")?;
         let envp = text(&environment).context("an environment variable holds a zero byte")?;

@@ -199,7 +199,7 @@ impl Elf {
 /// `e_machine`, its name, and what `uname -m` says on such a machine.
 const MACHINES: [(u16, &str, &str); 12] = [
     (62, "x86-64", "x86_64"),
-    (183, "aarch64", "aarch64"),
+    (183, "aarch64 (arm64)", "aarch64"),
     (3, "i386", "i686"),
     (40, "arm", "armv7l"),
     (243, "riscv", "riscv64"),

@@ -12,7 +12,7 @@ use rustix::pipe::PipeFlags;
 use rustix::thread::LinkNameSpaceType;
 
 use super::plan::InitPlan;
-use super::{Report, StartFailure, StepTime, init};
+use super::{Report, StartFailure, StepTime, init, monotonic_micros};
 use crate::sys::channel::{Channel, Received};
 use crate::sys::process::{self, Child, Spawn};
 
@@ -102,17 +102,20 @@ impl Released {
     /// Timed steps are appended to `steps`.
     pub fn wait(self, steps: &mut Vec<StepTime>) -> Result<Started, StartFailure> {
         let mut console = None;
-        let mut ready = false;
+        let mut ready = None;
         loop {
             match self.report.receive::<Report>() {
                 Ok(Received::Message(Report::Step(step), _)) => steps.push(step),
                 Ok(Received::Message(Report::Console, files)) => console = files.into_iter().next(),
-                Ok(Received::Message(Report::Ready, _)) => ready = true,
+                Ok(Received::Message(Report::Ready, _)) => ready = Some(monotonic_micros()),
                 Ok(Received::Message(Report::Failed(failure), _)) => {
                     wait_for_end(&self.child);
                     return Err(failure);
                 }
-                Ok(Received::Closed) if ready => return Ok(Started { child: self.child, console }),
+                Ok(Received::Closed) if let Some(began) = ready => {
+                    steps.push(StepTime { step: "exec".into(), began, ended: monotonic_micros() });
+                    return Ok(Started { child: self.child, console });
+                }
                 Ok(Received::Closed | Received::Nothing) | Err(_) => {
                     return Err(init::silent_end(wait_for_end(&self.child)));
                 }

@@ -58,7 +58,7 @@ impl Volumes {
     pub fn random_name() -> Result<String> {
         use std::fmt::Write as _;
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).context("get random bytes")?;
+        crate::sys::random::fill(&mut bytes).context("get random bytes")?;
         let mut name = String::with_capacity(64);
         for byte in bytes {
             // Writing to a String cannot fail.

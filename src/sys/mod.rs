@@ -8,6 +8,7 @@ pub mod fd;
 pub mod mount;
 pub mod network;
 pub mod process;
+pub mod random;
 pub mod signal;
 pub mod tree;
 pub mod tty;

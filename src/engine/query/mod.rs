@@ -54,7 +54,7 @@ impl Engine {
 fn exit_code(record: &Record) -> i32 {
     match (record.status(), record.state.status) {
         (Status::Exited, recorded) if recorded.is_live() => UNKNOWN_EXIT,
-        (Status::Exited, _) => record.state.exit_code,
+        (Status::Exited | Status::Created, _) => record.state.exit_code,
         _ => 0,
     }
 }

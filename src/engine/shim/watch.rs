@@ -9,7 +9,7 @@ use rustix::event::PollFlags;
 use super::Orders;
 use super::birth::Running;
 use crate::cgroup::Group;
-use crate::container::Config;
+use crate::container::{Config, ProcessRef};
 use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::engine::Engine;
@@ -33,6 +33,7 @@ pub(super) fn supervise(engine: &Engine, orders: Orders, running: Running) {
     let Running { started, ends, listener, log, group } = running;
     let Started { child, console } = started;
     let config = container.config.clone();
+    let run = container.state.init;
     // Others may change the record from now on; the end takes the lock again.
     drop(container);
     let ends = match (console, ends) {
@@ -52,7 +53,7 @@ pub(super) fn supervise(engine: &Engine, orders: Orders, running: Running) {
     }
     process::trim_memory();
 
-    let mut shim = Shim { streams, peers, listener, next_token: 1, pidfd: child.pidfd };
+    let mut shim = Shim { streams, peers, listener, next_token: 1, pidfd: child.pidfd, run };
     let code = shim.until_end();
     shim.end(engine, &config, &group, code);
 }
@@ -63,6 +64,8 @@ struct Shim {
     listener: OwnedFd,
     next_token: u64,
     pidfd: OwnedFd,
+    /// The first process of this run.
+    run: Option<ProcessRef>,
 }
 
 /// What a ready descriptor of the shim belongs to.
@@ -141,7 +144,9 @@ impl Shim {
         let peer = &mut self.peers[index];
         match peer.channel.receive::<Request>() {
             Ok(Received::Nothing) => {}
-            Ok(Received::Message(Request::Wait, _)) => peer.waiting = true,
+            Ok(Received::Message(Request::Wait { run }, _)) if Some(run) == self.run => peer.waiting = true,
+            // Somebody waits for an earlier run, which has ended.
+            Ok(Received::Message(Request::Wait { .. }, _)) => drop(self.peers.remove(index)),
             Ok(Received::Message(Request::Signal(signal), _)) => {
                 let _ = process::send_signal(self.pidfd.as_fd(), signal);
             }
