@@ -37,7 +37,9 @@ impl Engine {
             if !container.state.status.is_live() || alive.init {
                 return Ok(Some(container));
             }
-            if alive.shim && let Some(run) = container.state.init {
+            if alive.shim
+                && let Some(run) = container.state.init
+            {
                 // The lock must be free for the shim to record the end.
                 drop(container);
                 self.await_end(id, run)?;
@@ -47,6 +49,8 @@ impl Engine {
                 self.heal(&mut container)?;
                 if container.config.auto_remove {
                     self.discard(&mut container)?;
+                    drop(container);
+                    self.sweep_trash();
                     return Ok(None);
                 }
             }
