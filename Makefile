@@ -26,6 +26,7 @@ ROOT_TESTS := $(if $(SUDO),env $(RUNNER)='sudo -E')
 # of no use in an image; busybox-static takes its place.)
 NEEDS := busybox:busybox-static iptables:iptables ip:iproute2 tar:tar cc:gcc ld:binutils
 NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux
+NEEDS_TEST := strace:strace
 
 .PHONY: help demo test check build images deps install bench clean
 
@@ -42,13 +43,13 @@ demo: build images ## build, then a shell in a busybox container (without a term
 
 build: deps ## the release binary
 	@command -v cargo >/dev/null || { \
-	    echo 'make: cargo is missing. Install Rust, then run make again:' >&2; \
-	    echo "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2; exit 1; }
+	    echo 'make: cargo is missing. Install Rust (the toolchain installer is rustup), then run make again' >&2; exit 1; }
 	cargo build --release --locked
 
 images: deps ## images/busybox.tar, made from Debian's busybox-static
 	sh images/busybox.sh
 
+test: NEEDS += $(NEEDS_TEST)
 test: deps images ## unit, golden and end-to-end tests (as root), the leak check last
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	$(ROOT_TESTS) cargo test --locked --no-fail-fast 2>&1 | tee "$$log"; \

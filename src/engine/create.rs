@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tracing::debug_span;
 
+use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
 use super::{Engine, files, recover, shim};
 use crate::container::handle::{self, Locked};
@@ -23,7 +24,6 @@ use crate::runtime::capabilities::{self, Privilege};
 use crate::runtime::{identity, spec};
 use crate::storage::volume::{self, Volumes};
 use crate::store::{self, Durability};
-use crate::sys::signal;
 
 /// Seconds between the stop signal and SIGKILL.
 const DEFAULT_STOP_TIMEOUT: i64 = 10;
@@ -136,7 +136,7 @@ impl Engine {
         }
         let stop_signal =
             request.stop_signal.clone().or_else(|| defaults.stop_signal.clone()).unwrap_or_else(|| "SIGTERM".into());
-        signal::parse(&stop_signal)?;
+        signal_number(&stop_signal)?;
         let mut labels = defaults.labels.clone();
         labels.extend(request.labels.clone());
         Ok(Config {

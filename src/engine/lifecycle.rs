@@ -35,7 +35,7 @@ impl Engine {
     fn tell_to_stop(&self, reference: &str, request: &StopRequest) -> Result<Option<Stopping>> {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
-        let number = signal::parse(request.signal.as_ref().unwrap_or(&record.config.stop_signal))?;
+        let number = signal_number(request.signal.as_ref().unwrap_or(&record.config.stop_signal))?;
         let Some((run, pidfd)) = open_init(&record) else {
             self.lock_settled(&id)?;
             return Ok(None);
@@ -64,7 +64,7 @@ impl Engine {
 
     /// Sends `signal` (name or number) to the first process of a running container.
     pub fn kill(&self, reference: &str, signal: &str) -> Result<()> {
-        let number = signal::parse(signal)?;
+        let number = signal_number(signal)?;
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let Some((run, pidfd)) = open_init(&record) else {
@@ -187,6 +187,15 @@ impl Engine {
         }
         names::release(self.layout(), &old, &id)
     }
+}
+
+/// The number of a signal in any of its spellings.
+pub fn signal_number(text: &str) -> Result<i32> {
+    signal::parse(text).ok_or_else(|| {
+        Failure::usage(format!("invalid signal: {text}"))
+            .with_hint("give a name such as TERM or SIGTERM, or a number from 1 to 64")
+            .into()
+    })
 }
 
 /// A handle on the container's first process, when it runs.
