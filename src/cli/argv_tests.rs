@@ -237,7 +237,7 @@ fn defaults_are_dockers() {
     assert_eq!(streams("-i busybox"), Streams { stdin: true, stdout: true, stderr: true });
     assert_eq!(streams("-itd busybox"), Streams::default());
     assert!(line("busybox").attach.unwrap().sig_proxy);
-    assert!(!line("-t busybox").attach.unwrap().sig_proxy);
+    assert!(line("-t busybox").attach.unwrap().sig_proxy);
     let plain = line("--name= --entrypoint= --shm-size 0 busybox").create;
     assert_eq!((plain.name, plain.entrypoint, plain.shm_size), (None, Some(vec![]), None));
     assert_eq!(line("--explain busybox").explain, ExplainAs::Table);
