@@ -147,23 +147,17 @@ impl Locked {
         Ok(Locked { layout: layout.clone(), id: id.clone(), config: record.config, state: record.state, lock })
     }
 
-    /// Makes a new container's directory and record, state *created*, and returns it locked. The
-    /// name is not claimed yet.
+    /// Makes a new container's directory and returns it locked; nothing is recorded and no name
+    /// claimed yet.
     pub fn create(layout: &Layout, config: Config, state: State) -> Result<Locked> {
         let id = config.id.clone();
         let directory = layout.container(&id);
         fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
-        let made = (|| {
-            let locked = Locked { lock: lock(layout, &id)?, layout: layout.clone(), id, config, state };
-            locked.save_config()?;
-            locked.save_state()?;
-            Ok(locked)
-        })();
+        let made = lock(layout, &id);
         if made.is_err() {
-            // A full disk, say: nothing of ours but these small files is in there yet.
             let _ = fs::remove_dir_all(&directory);
         }
-        made
+        Ok(Locked { lock: made?, layout: layout.clone(), id, config, state })
     }
 
     /// The container's id.

@@ -1,8 +1,9 @@
 //! `create`: from a request and an image to a container on disk.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -23,7 +24,6 @@ use crate::image::{self, Image};
 use crate::runtime::capabilities::{self, Privilege};
 use crate::runtime::{identity, spec};
 use crate::storage::volume::{self, Volumes};
-use crate::store::{self, Durability};
 
 /// Seconds between the stop signal and SIGKILL.
 const DEFAULT_STOP_TIMEOUT: i64 = 10;
@@ -52,9 +52,8 @@ impl Engine {
         }
         // From here on things exist; whatever fails is undone in reverse, the first error stays first.
         let mut container =
-            debug_span!("record container").in_scope(|| Locked::create(self.layout(), config, State::created()))?;
-        let made =
-            debug_span!("name, directories, files").in_scope(|| self.furnish(&mut container, request.name.is_some()));
+            debug_span!("make container").in_scope(|| Locked::create(self.layout(), config, State::created()))?;
+        let made = debug_span!("name, record, files").in_scope(|| self.furnish(&mut container, request.name.is_some()));
         if let Err(error) = made {
             let volumes = recover::anonymous_volumes(&container);
             let _ = self.discard(&mut container);
@@ -214,9 +213,11 @@ impl Engine {
         Ok(handle::find(self.layout(), reference)?.as_str().to_owned())
     }
 
-    /// Name, directories, files and volumes of a container whose record exists.
+    /// Name, record, directories, files and volumes of a container whose directory exists.
     fn furnish(&self, container: &mut Locked, named: bool) -> Result<()> {
         self.take_name(container, named)?;
+        container.save_config()?;
+        container.save_state()?;
         self.make_overlay(&container.config)?;
         self.write_files(&container.config)?;
         let volumes = Volumes::open(self.layout());
@@ -255,7 +256,7 @@ impl Engine {
             let name = random_name(attempt).context("choose a name")?;
             if names::try_claim(self.layout(), &name, &id)?.is_none() {
                 container.config.name = name;
-                return container.save_config();
+                return Ok(());
             }
             attempt = Attempt::Again;
         }
@@ -269,8 +270,13 @@ impl Engine {
             ("hostname", files::hostname(config)),
             ("resolv.conf", files::resolv_conf(&host, &config.namespaces.network)),
         ] {
-            // Readable for every user of the container.
-            store::write_mode(&directory.join(name), text.as_bytes(), 0o644, Durability::ProcessCrash)?;
+            let path = directory.join(name);
+            // Nobody else looks before the container is started, so no temporary is needed. Readable
+            // for every user of the container.
+            let written = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
+            written
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .with_context(|| format!("write {}", path.display()))?;
         }
         Ok(())
     }

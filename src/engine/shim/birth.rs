@@ -95,7 +95,6 @@ pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> 
     steps.list.extend(init_steps.into_iter().map(|step| ("init".to_owned(), step)));
     let started = started?;
     drop(held);
-    steps.time("record running", || orders.container.transition(Status::Running)).map_err(at("record running"))?;
     Ok(Running { started, ends: pipes.ours, listener, log, group })
 }
 

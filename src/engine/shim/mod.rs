@@ -54,6 +54,9 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
         Ok(running) => {
             steps.tell(&orders.caller);
             let _ = orders.caller.send(&Notice::Started { pid: running.started.child.pid }, &[]);
+            // After the word to the caller, who waits for it: a live process that is recorded as
+            // starting is a running one (`status::effective`). If the disk is full it stays so.
+            let _ = orders.container.transition(Status::Running);
             watch::supervise(engine, orders, running);
         }
         Err(failure) => {

@@ -11,7 +11,7 @@ use super::birth::Running;
 use crate::cgroup::Group;
 use crate::container::handle::Locked;
 use crate::container::status::Status;
-use crate::container::{Config, ProcessRef};
+use crate::container::{Config, NamespaceMode, ProcessRef};
 use crate::engine::Engine;
 use crate::engine::streams::{Client, Ends, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
@@ -210,10 +210,17 @@ impl Shim {
     /// What a user waits for comes first and is quick: the record, the name. Deleting directories
     /// comes last, when nobody waits any more.
     fn end(mut self, engine: &Engine, config: &Config, group: &Group, code: i32) {
-        // Processes that shared somebody else's PID namespace may have outlived the first one.
-        let _ = group.kill_all();
+        // The id of a passing container is never used again, so its cgroup can go when nobody waits.
+        // That of another must be gone before a next start makes it anew.
+        let own_processes = config.namespaces.pid == NamespaceMode::Private;
+        if !own_processes {
+            // Processes that shared somebody else's PID namespace may have outlived the first one.
+            let _ = group.kill_all();
+        }
         self.streams.drain();
-        let _ = group.remove();
+        if !config.auto_remove {
+            discard_group(group);
+        }
         let removed = record_end(engine, config, code);
         let _ = std::fs::remove_file(engine.layout().socket(&config.id));
         // Clients that are slow still get what is theirs; the record did not wait for them.
@@ -232,9 +239,21 @@ impl Shim {
             }
         }
         drop(self);
+        if config.auto_remove {
+            discard_group(group);
+        }
         if removed {
             engine.sweep_trash();
         }
+    }
+}
+
+/// Removes the cgroup. All members have gone with their PID namespace, as a rule; killing is for
+/// those that somebody moved in.
+fn discard_group(group: &Group) {
+    if group.remove().is_err() {
+        let _ = group.kill_all();
+        let _ = group.remove();
     }
 }
 
@@ -251,11 +270,10 @@ fn record_end(engine: &Engine, config: &Config, code: i32) -> bool {
     container.state.finished = Some(Timestamp::now());
     container.state.init = None;
     container.state.shim = None;
-    let recorded = container.transition(Status::Exited);
     if container.config.auto_remove {
         return engine.discard(&mut container).unwrap_or(false);
     }
     // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
-    drop(recorded);
+    let _ = container.transition(Status::Exited);
     false
 }
