@@ -57,7 +57,9 @@ pub fn liveness(state: &State) -> Liveness {
     let exists = |reference: Option<ProcessRef>| {
         reference.is_some_and(|r| process::start_time(r.pid).is_some_and(|start| start == r.start_time))
     };
-    Liveness { init: exists(state.init), shim: exists(state.shim) }
+    let init = exists(state.init);
+    // Whether the shim exists matters only once the container has ended.
+    Liveness { init, shim: !init && exists(state.shim) }
 }
 
 /// Resolves a name, a full id or an unambiguous prefix of an id, in that order of precedence

@@ -73,7 +73,7 @@ impl fmt::Display for Status {
 pub struct Liveness {
     /// The container's first process exists (same pid, start time and boot).
     pub init: bool,
-    /// Its shim exists likewise.
+    /// Its shim exists likewise; asked only when the first process does not.
     pub shim: bool,
 }
 

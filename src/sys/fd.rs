@@ -2,8 +2,26 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
+
+/// Reads a small file that is replaced as a whole or made by the kernel (`/proc`) in one go: a read
+/// that does not fill the buffer has met the end. Half the system calls of `std::fs::read`, which
+/// listings make hundreds of times.
+pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(4096);
+    loop {
+        let room = bytes.capacity() - bytes.len();
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&file, spare_capacity(&mut bytes)))?;
+        if count < room {
+            return Ok(bytes);
+        }
+        bytes.reserve(bytes.capacity());
+    }
+}
 
 /// Makes sure that descriptors 0, 1 and 2 are open, on `/dev/null` where the caller closed them:
 /// otherwise the next file opened would become somebody's standard output.

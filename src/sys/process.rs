@@ -21,7 +21,7 @@ pub fn boot_id() -> &'static str {
 /// when there is none, or only a zombie of it.
 pub fn start_time(pid: i32) -> Option<u64> {
     // Raw bytes: a process may give itself a name that is not UTF-8.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = super::fd::read_small(format!("/proc/{pid}/stat").as_ref()).ok()?;
     // The command name stands in parentheses and may contain both spaces and parentheses.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace();
