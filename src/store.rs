@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,7 +37,7 @@ pub fn write(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
 pub fn write_mode(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result<()> {
     let temporary = temporary_beside(path);
     let result = (|| -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file = create_new(&temporary, mode)?;
         file.write_all(bytes)?;
         match durability {
             Durability::ProcessCrash => replace(&temporary, path),
@@ -63,6 +63,24 @@ fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
         // Nothing there yet, or a file system that cannot exchange.
         Err(_) => fs::rename(temporary, path),
     }
+}
+
+/// Makes a file with exactly these permission bits.
+fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let file = match open() {
+        // Left by a process of our number that was killed while writing it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            open()?
+        }
+        result => result?,
+    };
+    // The caller's umask may have taken away what others need.
+    if mode & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    Ok(file)
 }
 
 /// Replaces `path` by `value` as JSON.
@@ -139,6 +157,16 @@ mod tests {
         write_json(&path, &vec![3], Durability::PowerCut).unwrap();
         assert_eq!(read_json::<Vec<u8>>(&path).unwrap(), Some(vec![3]));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_of_our_number_left_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("left");
+        fs::write(&path, "half").unwrap();
+        create_new(&path, 0o644).unwrap().write_all(b"new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
     }
 
     #[test]

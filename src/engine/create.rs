@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -241,7 +241,11 @@ impl Engine {
         };
         make(&directory, 0o710)?;
         // The upper directory's mode becomes that of `/` inside.
-        make(&directory.join("upper"), 0o755)?;
+        let upper = directory.join("upper");
+        make(&upper, 0o755)?;
+        // Whatever the caller's umask: users of the container must be able to enter it.
+        fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("set the mode of {}", upper.display()))?;
         make(&directory.join("work"), 0o700)?;
         make(&directory.join("merged"), 0o700)
     }

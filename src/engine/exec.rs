@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use super::request::ExecRequest;
-use super::streams::{Client, Ends, Lent, Streams, Watch};
+use super::streams::{self, Client, Ends, Lent, Streams, Watch};
 use super::{Engine, lower};
 use crate::cgroup::{Cgroups, Group};
 use crate::container::NamespaceMode;
@@ -61,7 +61,13 @@ impl Engine {
         // Before the command can run: its first words and the user's first keys must meet raw mode.
         let foreground = if request.detach { None } else { Some(Foreground::new(request)?) };
         let started = prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
-        let Some(foreground) = foreground else { return Ok(0) };
+        let Some(foreground) = foreground else {
+            if let Some(console) = started.console {
+                let mut streams = Streams::new(Ends::Terminal(console), false, false, None)?;
+                hold(&mut streams, &started.child.pidfd, &record.config.name)?;
+            }
+            return Ok(0);
+        };
         let ends = match (&started.console, pipes.ours) {
             (Some(console), _) => Ends::Terminal(console.try_clone()?),
             (None, Some((stdin, stdout, stderr))) => Ends::Pipes(stdin, stdout, stderr),
@@ -192,7 +198,7 @@ impl Foreground {
 fn hold(streams: &mut Streams, pidfd: &OwnedFd, name: &str) -> Result<()> {
     // Our end may hang up the terminal of our session before the keeper has left it.
     process::ignore_signal(libc::SIGHUP);
-    if let Fork::Parent(_) = process::fork().context("fork a keeper for the command")? {
+    if let Fork::Parent = process::fork().context("fork a keeper for the command")? {
         return Ok(());
     }
     streams.clients.clear();
@@ -227,13 +233,13 @@ fn hold(streams: &mut Streams, pidfd: &OwnedFd, name: &str) -> Result<()> {
 /// Moves the bytes of a foreground exec until the command has ended.
 fn relay(started: Started, ends: Ends, request: &ExecRequest, foreground: Foreground, name: &str) -> Result<i32> {
     const CLIENT: u64 = 0;
-    let copy = |number| fd::standard(number).try_clone_to_owned().context("copy a standard stream");
+    let copy = |number, access| streams::borrow_standard(number, access).context("copy a standard stream");
     let mut streams = Streams::new(ends, request.interactive, true, None).context("prepare the streams")?;
     let keys = request.detach_keys.clone().unwrap_or_else(|| if request.tty { vec![0x10, 0x11] } else { Vec::new() });
     let lent = Lent {
-        stdin: if request.interactive { Some(copy(0)?) } else { None },
-        stdout: Some(copy(1)?),
-        stderr: if request.tty { None } else { Some(copy(2)?) },
+        stdin: if request.interactive { Some(copy(0, OFlags::RDONLY)?) } else { None },
+        stdout: Some(copy(1, OFlags::WRONLY)?),
+        stderr: if request.tty { None } else { Some(copy(2, OFlags::WRONLY)?) },
         detach_keys: keys,
         // This process puts the terminal back itself.
         terminal: None,
@@ -261,6 +267,9 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest, foreground: Foregr
                 hold(&mut streams, &started.child.pidfd, name)?;
                 return Ok(0);
             }
+        }
+        if let Some((_, errno)) = streams.failed_client() {
+            return Err(streams::output_failed(errno.raw_os_error()));
         }
         if ready.ended && code.is_none() {
             code = process::reap(started.child.pidfd.as_fd()).context("reap the command")?;

@@ -214,12 +214,15 @@ fn send(pidfd: &OwnedFd, number: i32) -> Result<()> {
 
 /// Waits for a process to end, `seconds` at most; negative waits for ever.
 fn ends_within(pidfd: &OwnedFd, seconds: i64) -> bool {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(0) as u64);
+    // Further off than the clock can tell is for ever, too.
+    let deadline = u64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| std::time::Instant::now().checked_add(std::time::Duration::from_secs(seconds)));
     loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let limit = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        let limit = if seconds < 0 { None } else { Some(&limit) };
-        match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], limit) {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
+        let limit =
+            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+        match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], limit.as_ref()) {
             Ok(0) => return false,
             Ok(_) => return true,
             // Interrupted by a signal: the rest of the time.

@@ -4,6 +4,7 @@
 //! typed values for them to render. The engine prints nothing and knows no command line.
 
 pub mod create;
+mod detach;
 mod devices;
 pub mod exec;
 mod files;

@@ -6,13 +6,17 @@
 //! them itself. Memory is bounded: a source is read only while nobody who wants its bytes is behind,
 //! so a slow reader slows the container down, as a pipe would, and a vanished one is forgotten.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::PollFlags;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::pty::OpenptFlags;
 
+use super::detach::DetachKeys;
 use super::logs::{LogWriter, Stream};
+use crate::error::Failure;
+use crate::sys::fd;
 use crate::sys::tty::RawMode;
 
 /// Bytes moved at once: the capacity of a pipe (pipe(7)).
@@ -23,26 +27,24 @@ const CHUNK: usize = 64 * 1024;
 pub struct Sink {
     file: OwnedFd,
     pending: Vec<u8>,
-    dead: bool,
+    /// Nobody reads it any more.
+    failed: Option<Errno>,
 }
 
 impl Sink {
-    /// Takes a caller's standard stream. Setting O_NONBLOCK on it would change it for everybody who
-    /// shares it (the user's shell), so pipes and terminals are opened anew; sockets, files and
-    /// other devices are written as they are.
+    /// Takes a caller's standard stream, from [`borrow_standard`].
     pub fn new(file: OwnedFd) -> Sink {
-        let file = reopen(file, OFlags::WRONLY);
-        Sink { file, pending: Vec::new(), dead: false }
+        Sink { file, pending: Vec::new(), failed: None }
     }
 
     /// Bytes wait to be written.
     pub fn is_behind(&self) -> bool {
-        !self.pending.is_empty() && !self.dead
+        !self.pending.is_empty() && self.failed.is_none()
     }
 
     fn write(&mut self, bytes: &[u8]) {
         let written = if self.pending.is_empty() { self.write_now(bytes) } else { 0 };
-        if !self.dead && written < bytes.len() {
+        if self.failed.is_none() && written < bytes.len() {
             self.pending.extend_from_slice(&bytes[written..]);
         }
     }
@@ -50,21 +52,21 @@ impl Sink {
     fn flush(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         let written = self.write_now(&pending);
-        if !self.dead && written < pending.len() {
+        if self.failed.is_none() && written < pending.len() {
             self.pending = pending;
             self.pending.drain(..written);
         }
     }
 
-    /// Writes what fits; a reader that is gone makes the sink dead.
+    /// Writes what fits; nothing once the reader is gone.
     fn write_now(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
-        while written < bytes.len() && !self.dead {
+        while written < bytes.len() && self.failed.is_none() {
             match write_without_waiting(self.file.as_fd(), &bytes[written..]) {
                 Ok(count) => written += count,
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                Err(_) => self.dead = true,
+                Err(errno) => self.failed = Some(errno),
             }
         }
         written
@@ -80,9 +82,31 @@ fn write_without_waiting(file: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Resu
     }
 }
 
+/// A standard stream of this process, to be read (`RDONLY`) or written (`WRONLY`) by whoever moves
+/// the bytes. Setting O_NONBLOCK on it would change it for everybody who shares it (the user's
+/// shell), so pipes and terminals are opened anew, here rather than in the shim because `/dev/tty`
+/// means something to this process only. Sockets, files and other devices are taken as they are.
+pub fn borrow_standard(number: RawFd, access: OFlags) -> std::io::Result<OwnedFd> {
+    Ok(reopen(fd::standard(number).try_clone_to_owned()?, access))
+}
+
+/// What a caller is told whose own output broke.
+pub fn output_failed(errno: i32) -> anyhow::Error {
+    let reason = nix::errno::Errno::from_raw(errno).desc().to_lowercase();
+    Failure::engine(format!("write the output: {reason}")).into()
+}
+
 /// The same pipe or terminal with an open file description of our own, non-blocking.
 fn reopen(file: OwnedFd, access: OFlags) -> OwnedFd {
     let Ok(found) = rustix::fs::fstat(&file) else { return file };
+    // The other end of a pipe is not the caller's to use.
+    let allowed = rustix::fs::fcntl_getfl(&file).is_ok_and(|flags| {
+        let mode = flags & OFlags::ACCMODE;
+        mode == OFlags::RDWR || mode == access
+    });
+    if !allowed {
+        return file;
+    }
     let terminal = rustix::termios::isatty(&file);
     if FileType::from_raw_mode(found.st_mode) != FileType::Fifo && !terminal {
         return file;
@@ -129,56 +153,30 @@ pub struct Client {
 impl Client {
     /// Takes what a client lends.
     pub fn new(token: u64, lent: Lent) -> Client {
-        let input = lent.stdin.map(|file| Input {
-            file: reopen(file, OFlags::RDONLY),
-            keys: DetachKeys { keys: lent.detach_keys, matched: 0 },
-        });
+        let input = lent.stdin.map(|file| Input { file, keys: DetachKeys::new(lent.detach_keys) });
         let (stdout, stderr) = (lent.stdout.map(Sink::new), lent.stderr.map(Sink::new));
         Client { token, input, stdout, stderr, terminal: lent.terminal }
     }
 
     /// Output waits to be written to this client.
     pub fn is_behind(&self) -> bool {
-        [&self.stdout, &self.stderr].into_iter().flatten().any(Sink::is_behind)
+        self.sinks().any(Sink::is_behind)
     }
 
-    fn sink(&mut self, stream: Stream) -> &mut Option<Sink> {
+    /// Why its output cannot be written any more: the reader of a pipe has gone, a terminal hung up.
+    fn failed(&self) -> Option<Errno> {
+        self.sinks().find_map(|sink| sink.failed)
+    }
+
+    fn sinks(&self) -> impl Iterator<Item = &Sink> {
+        [&self.stdout, &self.stderr].into_iter().flatten()
+    }
+
+    fn sink(&mut self, stream: Stream) -> Option<&mut Sink> {
         match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+            Stream::Stdout => self.stdout.as_mut(),
+            Stream::Stderr => self.stderr.as_mut(),
         }
-    }
-}
-
-/// Recognises the detach sequence; bytes that begin it are held back until it is clear.
-#[derive(Debug)]
-struct DetachKeys {
-    keys: Vec<u8>,
-    matched: usize,
-}
-
-impl DetachKeys {
-    /// Appends what is to be passed on to `out`; true when the sequence is complete.
-    fn filter(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-        if self.keys.is_empty() {
-            out.extend_from_slice(bytes);
-            return false;
-        }
-        for &byte in bytes {
-            if byte == self.keys[self.matched] {
-                self.matched += 1;
-                if self.matched == self.keys.len() {
-                    return true;
-                }
-                continue;
-            }
-            out.extend_from_slice(&self.keys[..self.matched]);
-            self.matched = usize::from(byte == self.keys[0]);
-            if self.matched == 0 {
-                out.push(byte);
-            }
-        }
-        false
     }
 }
 
@@ -186,6 +184,9 @@ impl DetachKeys {
 #[derive(Debug)]
 pub struct Streams {
     tty: bool,
+    /// Keeps a terminal from hanging up while nobody inside has it open: a program may close it and
+    /// open it again.
+    inner: Option<OwnedFd>,
     stdin_once: bool,
     stdin: Option<OwnedFd>,
     to_container: Vec<u8>,
@@ -222,21 +223,24 @@ impl Streams {
     /// Takes the container's ends. `stdin_once`: the container's standard input ends with the
     /// first client's.
     pub fn new(ends: Ends, open_stdin: bool, stdin_once: bool, log: Option<LogWriter>) -> std::io::Result<Streams> {
-        let (tty, stdin, sources) = match ends {
+        let (tty, inner, stdin, sources) = match ends {
             Ends::Terminal(console) => {
                 rustix::io::ioctl_fionbio(&console, true)?;
                 let stdin = if open_stdin { Some(console.try_clone()?) } else { None };
-                (true, stdin, vec![(Stream::Stdout, console)])
+                let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+                let inner = rustix::pty::ioctl_tiocgptpeer(&console, flags).ok();
+                (true, inner, stdin, vec![(Stream::Stdout, console)])
             }
             Ends::Pipes(stdin, stdout, stderr) => {
                 for end in [&stdin].into_iter().flatten().chain([&stdout, &stderr]) {
                     rustix::io::ioctl_fionbio(end, true)?;
                 }
-                (false, stdin, vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)])
+                (false, None, stdin, vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)])
             }
         };
         Ok(Streams {
             tty,
+            inner,
             stdin_once,
             stdin,
             to_container: Vec::new(),
@@ -254,7 +258,8 @@ impl Streams {
 
     /// Every descriptor of the container's ends.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sources.iter().map(|(_, source)| source.as_fd()).chain(self.stdin.as_ref().map(AsFd::as_fd))
+        let sources = self.sources.iter().map(|(_, source)| source.as_fd());
+        sources.chain([&self.stdin, &self.inner].into_iter().flatten().map(AsFd::as_fd))
     }
 
     /// Appends the descriptors to wait for.
@@ -272,7 +277,9 @@ impl Streams {
             set.push((Watch::Stdin, stdin.as_fd(), PollFlags::OUT));
         }
         for client in &self.clients {
-            if let Some(input) = client.input.as_ref().filter(|_| self.to_container.is_empty()) {
+            // What nobody inside will read is left to the caller; only detach keys are worth reading.
+            let wanted = |input: &&Input| self.stdin.is_some() || input.keys.any();
+            if let Some(input) = client.input.as_ref().filter(wanted).filter(|_| self.to_container.is_empty()) {
                 set.push((Watch::Input(client.token), input.file.as_fd(), PollFlags::IN));
             }
             for (stream, sink) in [(Stream::Stdout, &client.stdout), (Stream::Stderr, &client.stderr)] {
@@ -286,7 +293,7 @@ impl Streams {
     /// Does what a ready descriptor calls for. `Some(token)`: that client typed its detach keys.
     pub fn handle(&mut self, watch: Watch) -> Option<u64> {
         match watch {
-            Watch::Source(stream) => self.read_source(stream),
+            Watch::Source(stream) => drop(self.read_source(stream)),
             Watch::Stdin => self.write_stdin(),
             Watch::Input(token) => return self.read_input(token),
             Watch::Room(token, stream) => {
@@ -300,14 +307,30 @@ impl Streams {
         None
     }
 
-    fn read_source(&mut self, stream: Stream) {
-        let Some(index) = self.sources.iter().position(|(s, _)| *s == stream) else { return };
+    /// A client whose output cannot be written any more, and why.
+    pub fn failed_client(&self) -> Option<(u64, Errno)> {
+        self.clients.iter().find_map(|client| Some((client.token, client.failed()?)))
+    }
+
+    /// Lets go of a client's streams. Its input ends with it, as with Docker.
+    pub fn remove(&mut self, token: u64) -> Option<Client> {
+        let index = self.clients.iter().position(|client| client.token == token)?;
+        let client = self.clients.remove(index);
+        if client.input.is_some() {
+            self.input_ended();
+        }
+        Some(client)
+    }
+
+    /// Reads once from a source and passes it on; the number of bytes, 0 at its end.
+    fn read_source(&mut self, stream: Stream) -> usize {
+        let Some(index) = self.sources.iter().position(|(s, _)| *s == stream) else { return 0 };
         let source = &self.sources[index].1;
         let mut buffer = Vec::with_capacity(CHUNK);
         let ended = match rustix::io::read(source, rustix::buffer::spare_capacity(&mut buffer)) {
             Ok(0) => true,
             Ok(_) => false,
-            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(Errno::AGAIN | Errno::INTR) => return 0,
             // A terminal whose other side is closed says EIO.
             Err(_) => true,
         };
@@ -316,20 +339,17 @@ impl Streams {
             if let Some(log) = &mut self.log {
                 log.end(stream);
             }
-            return;
+            return 0;
         }
         if let Some(log) = &mut self.log {
             log.append(stream, &buffer);
         }
         for client in &mut self.clients {
-            let sink = client.sink(stream);
-            if let Some(open) = sink {
-                open.write(&buffer);
-                if open.dead {
-                    *sink = None;
-                }
+            if let Some(sink) = client.sink(stream) {
+                sink.write(&buffer);
             }
         }
+        buffer.len()
     }
 
     fn write_stdin(&mut self) {
@@ -362,11 +382,10 @@ impl Streams {
         match read {
             Err(Errno::AGAIN | Errno::INTR) => return None,
             Ok(0) | Err(_) => {
+                self.to_container.extend_from_slice(input.keys.held_back());
                 client.input = None;
-                if self.stdin_once && !self.tty {
-                    self.stdin_ending = true;
-                    self.end_stdin_when_due();
-                }
+                self.write_stdin();
+                self.input_ended();
                 return None;
             }
             Ok(_) => {}
@@ -381,6 +400,13 @@ impl Streams {
         detached.then_some(token)
     }
 
+    fn input_ended(&mut self) {
+        if self.stdin_once && !self.tty {
+            self.stdin_ending = true;
+            self.end_stdin_when_due();
+        }
+    }
+
     /// Closes the container's standard input once everything before the end has been passed on.
     fn end_stdin_when_due(&mut self) {
         if self.stdin_ending && self.to_container.is_empty() {
@@ -388,9 +414,15 @@ impl Streams {
         }
     }
 
-    /// The container has ended: reads what its pipes still hold (their capacity at most), also for
-    /// clients that are behind, so that the log is complete before the end is recorded. A source
-    /// that an escaped process still holds open is let go.
+    fn has_bytes(&self, stream: Stream) -> bool {
+        let Some((_, source)) = self.sources.iter().find(|(other, _)| *other == stream) else { return false };
+        let mut set = [rustix::event::PollFd::new(source, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut set, Some(&ZERO))).is_ok_and(|ready| ready > 0)
+    }
+
+    /// The container has ended: reads what its pipes still hold (their capacity at most, because an
+    /// escaped process may go on writing), also for clients that are behind, so that the log is
+    /// complete before the end is recorded.
     pub fn drain(&mut self) {
         self.stdin = None;
         self.to_container.clear();
@@ -399,11 +431,12 @@ impl Streams {
         }
         while let Some((stream, source)) = self.sources.last() {
             let stream = *stream;
-            let mut poll = [rustix::event::PollFd::new(source, PollFlags::IN)];
-            match rustix::event::poll(&mut poll, Some(&ZERO)) {
-                Ok(0) => drop(self.sources.pop()),
-                _ => self.read_source(stream),
+            let mut left = rustix::pipe::fcntl_getpipe_size(source).unwrap_or(CHUNK);
+            while left > 0 && self.has_bytes(stream) {
+                let count = self.read_source(stream);
+                left = if count == 0 { 0 } else { left.saturating_sub(count) };
             }
+            self.sources.retain(|(other, _)| *other != stream);
         }
         if let Some(mut log) = self.log.take() {
             log.finish();
@@ -411,24 +444,5 @@ impl Streams {
     }
 }
 
+/// For poll(2): do not wait.
 const ZERO: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn type_keys(keys: &[u8], chunks: &[&[u8]]) -> (Vec<u8>, bool) {
-        let mut detach = DetachKeys { keys: keys.to_vec(), matched: 0 };
-        let mut out = Vec::new();
-        let done = chunks.iter().any(|chunk| detach.filter(chunk, &mut out));
-        (out, done)
-    }
-
-    #[test]
-    fn detach_keys_are_found_across_reads_and_never_swallow_others() {
-        assert_eq!(type_keys(b"\x10\x11", &[b"ab\x10", b"\x11"]), (b"ab".to_vec(), true));
-        assert_eq!(type_keys(b"\x10\x11", &[b"\x10", b"x"]), (b"\x10x".to_vec(), false));
-        assert_eq!(type_keys(b"\x10\x11", &[b"\x10\x10\x11"]), (b"\x10".to_vec(), true));
-        assert_eq!(type_keys(b"", &[b"\x10\x11"]), (b"\x10\x11".to_vec(), false));
-    }
-}

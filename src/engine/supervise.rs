@@ -5,14 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use tracing::debug_span;
 
 use super::request::{AttachRequest, Explain, StartRequest};
 use super::shim::{self, Orders};
-use super::streams::Lent;
+use super::streams::{self, Lent};
 use super::wire::{Notice, Request};
 use super::{Engine, Outcome};
+use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{ContainerId, ProcessRef, Streams, handle};
 use crate::error::Failure;
@@ -78,12 +80,24 @@ impl Engine {
                 None => Ok(Outcome::Started),
             };
         }
-        let config = container.config.clone();
-        let (caller, shim_end) = Channel::pair().context("make a channel to the shim")?;
-        let lent = request.attach.as_ref().map(|attach| lend(attach, config.process.tty)).transpose()?;
-        // Signals and raw mode before the command can run: its first words and the user's first
-        // keys must meet them.
-        let joined = request.attach.as_ref().map(|attach| Joined::new(attach, config.process.tty)).transpose()?;
+        let process = container.config.process.clone();
+        let attach = request.attach.clone().map(|mut attach| {
+            // Without -i the container has no input to give to.
+            attach.streams.stdin &= process.open_stdin;
+            attach
+        });
+        let ready = (|| -> Result<_> {
+            let (caller, shim_end) = Channel::pair().context("make a channel to the shim")?;
+            let lent = attach.as_ref().map(|attach| lend(attach, process.tty)).transpose()?;
+            // Signals and raw mode before the command can run: its first words and the user's first
+            // keys must meet them.
+            let joined = attach.as_ref().map(|attach| Joined::new(attach, process.tty)).transpose()?;
+            Ok((caller, shim_end, lent, joined))
+        })();
+        let (caller, shim_end, lent, joined) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return Err(self.never_started(container, error)),
+        };
         let before = container.state.status;
         let mut orders = Orders {
             container,
@@ -93,11 +107,11 @@ impl Engine {
             before,
             timed: request.explain == Explain::Steps,
         };
-        let forked = debug_span!("fork shim").in_scope(process::fork);
-        match forked.context("fork the shim")? {
-            Fork::Child => shim::run(self, orders),
+        match debug_span!("fork shim").in_scope(process::fork).context("fork the shim") {
+            Err(error) => return Err(self.never_started(orders.container, error)),
+            Ok(Fork::Child) => shim::run(self, orders),
             // Dropping our copies leaves the lock and the streams to the shim.
-            Fork::Parent(_) => {
+            Ok(Fork::Parent) => {
                 if let Some(terminal) = orders.lent.as_mut().and_then(|lent| lent.terminal.take()) {
                     terminal.disarm();
                 }
@@ -112,6 +126,15 @@ impl Engine {
             None => Ok(Outcome::Started),
             Some(joined) => self.stay(&id, &caller, joined),
         }
+    }
+
+    /// A start that failed before there was a shim to clean up after it.
+    fn never_started(&self, mut container: Locked, error: anyhow::Error) -> anyhow::Error {
+        if container.config.auto_remove && self.discard(&mut container).is_ok() {
+            drop(container);
+            self.sweep_trash();
+        }
+        error
     }
 
     /// Joins the caller's terminal or streams to a running container.
@@ -135,15 +158,16 @@ impl Engine {
         streams.stdin &= record.config.process.open_stdin;
         // A terminal has one output.
         streams.stderr &= !tty;
-        let files: Vec<BorrowedFd<'_>> = [(streams.stdin, 0), (streams.stdout, 1), (streams.stderr, 2)]
-            .into_iter()
-            .filter(|(wanted, _)| *wanted)
-            .map(|(_, number)| fd::standard(number))
-            .collect();
+        let lent = lend(&AttachRequest { streams, ..request.clone() }, tty)?;
+        let files: Vec<BorrowedFd<'_>> =
+            [&lent.stdin, &lent.stdout, &lent.stderr].into_iter().flatten().map(AsFd::as_fd).collect();
         let size = terminal_size().filter(|_| tty);
-        channel
-            .send(&Request::Attach { streams, detach_keys: detach_keys(request, tty), size }, &files)
-            .context("attach: talk to the container's supervisor")?;
+        // A shim that is about to end may have hung up already: what it said comes below.
+        let _ = channel.send(&Request::Attach { streams, detach_keys: detach_keys(request, tty), size }, &files);
+        drop(files);
+        if let Some(terminal) = lent.terminal {
+            terminal.disarm();
+        }
         // The shim remembers the terminal's mode before we change it.
         match channel.receive::<Notice>().context("hear from the container's supervisor")? {
             Received::Message(Notice::Exited { code }, _) => return Ok(Outcome::Exited(code)),
@@ -177,6 +201,7 @@ impl Engine {
             match channel.receive::<Notice>().context("hear from the container's supervisor")? {
                 Received::Message(Notice::Exited { code }, _) => return Ok(Outcome::Exited(code)),
                 Received::Message(Notice::Detached, _) => return Ok(Outcome::Detached),
+                Received::Message(Notice::OutputFailed { errno }, _) => return Err(streams::output_failed(errno)),
                 Received::Message(..) | Received::Nothing => {}
                 Received::Closed => {
                     drop(raw);
@@ -259,13 +284,13 @@ fn no_such(reference: &str) -> Failure {
 
 /// The caller's streams for the shim.
 fn lend(request: &AttachRequest, tty: bool) -> Result<Lent> {
-    let copy = |wanted: bool, number| {
-        wanted.then(|| fd::standard(number).try_clone_to_owned()).transpose().context("copy a standard stream")
+    let copy = |wanted: bool, number, access| {
+        wanted.then(|| streams::borrow_standard(number, access)).transpose().context("copy a standard stream")
     };
     Ok(Lent {
-        stdin: copy(request.streams.stdin, 0)?,
-        stdout: copy(request.streams.stdout, 1)?,
-        stderr: copy(request.streams.stderr && !tty, 2)?,
+        stdin: copy(request.streams.stdin, 0, OFlags::RDONLY)?,
+        stdout: copy(request.streams.stdout, 1, OFlags::WRONLY)?,
+        stderr: copy(request.streams.stderr && !tty, 2, OFlags::WRONLY)?,
         detach_keys: detach_keys(request, tty),
         terminal: if tty && request.streams.stdin { RawMode::remember(fd::standard(0)).ok().flatten() } else { None },
     })

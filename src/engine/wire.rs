@@ -7,6 +7,7 @@
 //!        ──Signal(n), Resize(size)──▶
 //!        ◀── Steps, then Started or Failed            (to the client that started it)
 //!        ◀── Detached                                 (detach keys were typed)
+//!        ◀── OutputFailed{errno}                      (its terminal hung up, its pipe has no reader)
 //!        ◀── Exited{code}                             (state recorded, all output delivered)
 //! ```
 //!
@@ -60,6 +61,11 @@ pub enum Notice {
     Attached,
     /// The client's detach keys were typed; its descriptors are let go.
     Detached,
+    /// The client's output cannot be written any more; its descriptors are let go.
+    OutputFailed {
+        /// Of the write.
+        errno: i32,
+    },
     /// The container ended, this is recorded, and all output has been delivered.
     Exited {
         /// Its code, 128+n by signal.

@@ -76,14 +76,20 @@ impl Channel {
         let mut bytes = vec![0u8; MAX_FRAME];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        });
-        let length = match received {
-            Ok(message) => message.bytes,
-            Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
-            Err(error) => return Err(error.into()),
+        let mut reset = false;
+        let length = loop {
+            let received = rustix::io::retry_on_intr(|| {
+                rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
+            });
+            match received {
+                Ok(message) => break message.bytes,
+                Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+                // The other end closed without having read all of ours. The kernel tells this once, and
+                // before the last words of the other end, which follow.
+                Err(rustix::io::Errno::CONNRESET) if !reset => reset = true,
+                Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
+                Err(error) => return Err(error.into()),
+            }
         };
         let mut descriptors = Vec::new();
         for message in control.drain() {
@@ -127,9 +133,15 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Accepts one connection, non-blocking; `None` when there is none.
-pub fn accept(listener: BorrowedFd<'_>) -> Option<Channel> {
-    rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).ok().map(Channel)
+/// Accepts one connection, non-blocking; `None` when there is none. An error means that this process
+/// or the machine is short of descriptors or memory: the connection stays in the queue.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<Channel>> {
+    use rustix::io::Errno;
+    match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+        Ok(connection) => Ok(Some(Channel(connection))),
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 /// sun_path holds 108 bytes (unix(7)) and data roots can be longer: go through the directory's
@@ -163,6 +175,17 @@ mod tests {
     }
 
     #[test]
+    fn last_words_arrive_though_ours_were_not_read() {
+        let (a, b) = Channel::pair().unwrap();
+        b.send(&"never read", &[]).unwrap();
+        a.send(&"last words", &[]).unwrap();
+        drop(a);
+        let Received::Message(text, _) = b.receive::<String>().unwrap() else { panic!() };
+        assert_eq!(text, "last words");
+        assert!(matches!(b.receive::<String>().unwrap(), Received::Closed));
+    }
+
+    #[test]
     fn long_paths_work_and_nobody_else_may_connect() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
@@ -172,7 +195,7 @@ mod tests {
         let listener = listen(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let client = Channel::connect(&path).unwrap();
-        let server = accept(listener.as_fd()).unwrap();
+        let server = accept(listener.as_fd()).unwrap().unwrap();
         client.send(&1, &[]).unwrap();
         assert!(matches!(server.receive::<i32>().unwrap(), Received::Message(1, _)));
     }

@@ -67,7 +67,10 @@ pub fn own_program() -> io::Result<OwnedFd> {
 
 fn sealed_copy_of_self() -> io::Result<OwnedFd> {
     let mut program = fs::File::open("/proc/self/exe")?;
-    let copy = rustix::fs::memfd_create("mydocker", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Where vm.memfd_noexec is set a copy must ask to be executable (Linux 6.3).
+    let copy = rustix::fs::memfd_create("mydocker", flags | MemfdFlags::EXEC)
+        .or_else(|_| rustix::fs::memfd_create("mydocker", flags))?;
     let mut copy = fs::File::from(copy);
     io::copy(&mut program, &mut copy)?;
     rustix::fs::fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
@@ -117,6 +120,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
     argv.push(std::ptr::null());
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];
 
+    children_wait_for_us();
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid `clone_args`: no flags, no stacks, no pointers.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -158,11 +162,18 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Child> {
     }
 }
 
+/// Whoever started this program with SIGCHLD ignored (sigaction(2): it is inherited) would have the
+/// kernel throw away how its children end.
+fn children_wait_for_us() {
+    // SAFETY: SIG_DFL needs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Which side of a [`fork`] this is.
 #[derive(Debug)]
 pub enum Fork {
     /// The parent.
-    Parent(Child),
+    Parent,
     /// The child, with everything the parent had.
     Child,
 }
@@ -178,11 +189,8 @@ pub fn fork() -> io::Result<Fork> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
-        pid => {
-            let number = Pid::from_raw(pid).ok_or_else(|| io::Error::other("fork returned no pid"))?;
-            // Our own unreaped child: the number cannot have been recycled.
-            Ok(Fork::Parent(Child { pid, pidfd: rustix::process::pidfd_open(number, PidfdFlags::empty())? }))
-        }
+        // Nothing here may fail: the child is on its way already.
+        _ => Ok(Fork::Parent),
     }
 }
 

@@ -46,6 +46,7 @@ impl Watch {
             let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
             let events = WatchFlags::MODIFY
                 | WatchFlags::CREATE
+                | WatchFlags::DELETE
                 | WatchFlags::MOVED_TO
                 | WatchFlags::MOVE_SELF
                 | WatchFlags::DELETE_SELF

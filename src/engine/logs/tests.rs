@@ -37,6 +37,8 @@ impl Fixture {
         let root = tempfile::tempdir().unwrap();
         let engine = Engine::open(Some(root.path().to_owned())).unwrap();
         let container = Locked::create(engine.layout(), config(log), State::created()).unwrap();
+        container.save_config().unwrap();
+        container.save_state().unwrap();
         Fixture { _root: root, engine, container }
     }
 

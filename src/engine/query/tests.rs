@@ -88,7 +88,10 @@ fn exited(code: i32) -> State {
 
 fn add(engine: &Engine, config: Config, state: State) -> ContainerId {
     names::claim(engine.layout(), &config.name, &config.id).unwrap();
-    Locked::create(engine.layout(), config, state).unwrap().id().clone()
+    let container = Locked::create(engine.layout(), config, state).unwrap();
+    container.save_config().unwrap();
+    container.save_state().unwrap();
+    container.id().clone()
 }
 
 fn listed(engine: &Engine, all: bool, last: Option<usize>, filters: &[&str]) -> String {

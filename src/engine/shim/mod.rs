@@ -71,6 +71,11 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
 fn detach(orders: &Orders) {
     // The caller watches for signals by descriptor and has them blocked.
     process::reset_signals();
+    // A shutdown or a careless `pkill` must not end the one process that will record how the
+    // container ended; SIGPIPE and SIGXFSZ (the caller's limits are ours) are error values of the write.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGPIPE, libc::SIGXFSZ] {
+        process::ignore_signal(signal);
+    }
     let _ = rustix::process::setsid();
     let mut keep = vec![orders.caller.as_fd().as_raw_fd(), orders.container.lock().file().as_raw_fd()];
     if let Some(lent) = &orders.lent {
@@ -81,11 +86,6 @@ fn detach(orders: &Orders) {
     fd::ensure_standard_streams();
     let _ = rustix::process::chdir("/");
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    // A shutdown or a careless `pkill` must not end the one process that will record how the
-    // container ended; SIGPIPE is an error value of the write.
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT, libc::SIGPIPE] {
-        process::ignore_signal(signal);
-    }
 }
 
 /// The timed steps of a start, the shim's and init's.
@@ -108,7 +108,10 @@ impl Steps {
 
     fn tell(&mut self, caller: &Channel) {
         if self.timed {
-            let _ = caller.send(&Notice::Steps(std::mem::take(&mut self.list)), &[]);
+            // One a frame: paths can be long, and frames are bounded.
+            for step in std::mem::take(&mut self.list) {
+                let _ = caller.send(&Notice::Steps(vec![step]), &[]);
+            }
         }
     }
 }
@@ -119,7 +122,8 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     let id = orders.container.id().clone();
     let _ = std::fs::remove_file(layout.socket(&id));
     if let Ok(cgroups) = Cgroups::detect() {
-        let _ = cgroups.group(id.as_str()).and_then(|group| group.remove());
+        // The command may run already: the last step of a start is the record.
+        let _ = cgroups.group(id.as_str()).and_then(|group| group.kill_all().and_then(|()| group.remove()));
     }
     let code = match failure.failure.class {
         Class::CommandNotFound => 127,

@@ -13,9 +13,10 @@ use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{Config, NamespaceMode, ProcessRef};
 use crate::engine::Engine;
+use crate::engine::recover::UNKNOWN_EXIT;
 use crate::engine::streams::{Client, Ends, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
-use crate::runtime::spawn::Started;
+use crate::runtime::spawn::{self, Started};
 use crate::sys::channel::{self, Channel, Received};
 use crate::sys::tty::{RawMode, Size};
 use crate::sys::{process, tty};
@@ -24,8 +25,6 @@ use crate::sys::{process, tty};
 struct Peer {
     token: u64,
     channel: Channel,
-    /// Wants to know the end.
-    waiting: bool,
 }
 
 pub(super) fn supervise(engine: &Engine, orders: Orders, running: Running) {
@@ -42,18 +41,26 @@ pub(super) fn supervise(engine: &Engine, orders: Orders, running: Running) {
         (None, None) => return,
     };
     let log = (config.log.driver != "none").then_some(log);
-    let Ok(mut streams) = Streams::new(ends, config.process.open_stdin, config.process.stdin_once, log) else { return };
+    let Ok(mut streams) = Streams::new(ends, config.process.open_stdin, config.process.stdin_once, log) else {
+        // Out of descriptors: better no container than one that nobody supervises.
+        let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+        let code = spawn::wait_for_end(&child);
+        let _ = group.kill_all().and_then(|()| group.remove());
+        record_end(engine, &config, code);
+        return;
+    };
     let _ = caller.set_nonblocking();
     let mut peers = Vec::new();
     if let Some(lent) = lent {
         streams.clients.push(Client::new(0, lent));
-        peers.push(Peer { token: 0, channel: caller, waiting: true });
+        peers.push(Peer { token: 0, channel: caller });
     } else {
         drop(caller);
     }
     process::trim_memory();
 
-    let mut shim = Shim { streams, peers, listener, next_token: 1, pidfd: child.pidfd, run };
+    let mut shim =
+        Shim { streams, peers, listener, short_of_descriptors: false, next_token: 1, pidfd: child.pidfd, run };
     let code = shim.until_end();
     shim.end(engine, &config, &group, code);
 }
@@ -62,6 +69,8 @@ struct Shim {
     streams: Streams,
     peers: Vec<Peer>,
     listener: OwnedFd,
+    /// A connection could not be accepted: the listener is left alone for a while.
+    short_of_descriptors: bool,
     next_token: u64,
     pidfd: OwnedFd,
     /// The first process of this run.
@@ -82,19 +91,24 @@ impl Shim {
         loop {
             for event in self.wait(true) {
                 match event {
-                    Event::Ended => {
-                        if let Ok(Some(code)) = process::reap(self.pidfd.as_fd()) {
-                            return code;
-                        }
-                    }
+                    Event::Ended => match process::reap(self.pidfd.as_fd()) {
+                        Ok(Some(code)) => return code,
+                        Ok(None) => {}
+                        // Somebody else's child by now: it has ended, and nobody knows how.
+                        Err(_) => return UNKNOWN_EXIT,
+                    },
                     other => self.serve(other),
                 }
+            }
+            while let Some((token, errno)) = self.streams.failed_client() {
+                self.dismiss(token, &Notice::OutputFailed { errno: errno.raw_os_error() });
             }
         }
     }
 
     /// Waits for something to happen.
-    fn wait(&self, alive: bool) -> Vec<Event> {
+    fn wait(&mut self, alive: bool) -> Vec<Event> {
+        let rest = std::mem::take(&mut self.short_of_descriptors);
         let mut watched: Vec<(Watch, BorrowedFd<'_>, PollFlags)> = Vec::new();
         self.streams.watch(&mut watched);
         let mut events: Vec<Event> = Vec::new();
@@ -103,8 +117,10 @@ impl Shim {
             events.push(Event::Ended);
             set.push(rustix::event::PollFd::new(&self.pidfd, PollFlags::IN));
         }
-        events.push(Event::Connection);
-        set.push(rustix::event::PollFd::new(&self.listener, PollFlags::IN));
+        if !rest {
+            events.push(Event::Connection);
+            set.push(rustix::event::PollFd::new(&self.listener, PollFlags::IN));
+        }
         for peer in &self.peers {
             events.push(Event::Peer(peer.token));
             set.push(rustix::event::PollFd::new(&peer.channel, PollFlags::IN));
@@ -113,7 +129,7 @@ impl Shim {
             events.push(Event::Stream(watch));
             set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
         }
-        if rustix::event::poll(&mut set, None).is_err() {
+        if rustix::event::poll(&mut set, rest.then_some(&REST)).is_err() {
             return Vec::new();
         }
         let ready: Vec<bool> = set.iter().map(|entry| !entry.revents().is_empty()).collect();
@@ -123,16 +139,18 @@ impl Shim {
     fn serve(&mut self, event: Event) {
         match event {
             Event::Ended => {}
-            Event::Connection => {
-                if let Some(channel) = channel::accept(self.listener.as_fd()) {
-                    self.peers.push(Peer { token: self.next_token, channel, waiting: false });
+            Event::Connection => match channel::accept(self.listener.as_fd()) {
+                Ok(None) => {}
+                Ok(Some(channel)) => {
+                    self.peers.push(Peer { token: self.next_token, channel });
                     self.next_token += 1;
                 }
-            }
+                Err(_) => self.short_of_descriptors = true,
+            },
             Event::Peer(token) => self.hear(token),
             Event::Stream(watch) => {
                 if let Some(token) = self.streams.handle(watch) {
-                    self.dismiss(token);
+                    self.dismiss(token, &Notice::Detached);
                 }
             }
         }
@@ -144,7 +162,8 @@ impl Shim {
         let peer = &mut self.peers[index];
         match peer.channel.receive::<Request>() {
             Ok(Received::Nothing) => {}
-            Ok(Received::Message(Request::Wait { run }, _)) if Some(run) == self.run => peer.waiting = true,
+            // Everybody who is connected is told the end of this run.
+            Ok(Received::Message(Request::Wait { run }, _)) if Some(run) == self.run => {}
             // Somebody waits for an earlier run, which has ended.
             Ok(Received::Message(Request::Wait { .. }, _)) => drop(self.peers.remove(index)),
             Ok(Received::Message(Request::Signal(signal), _)) => {
@@ -162,7 +181,6 @@ impl Shim {
                 };
                 // Before the client knows that it is attached, and changes it.
                 lent.terminal = lent.stdin.as_ref().and_then(|file| RawMode::remember(file.as_fd()).ok().flatten());
-                peer.waiting = true;
                 let _ = peer.channel.send(&Notice::Attached, &[]);
                 self.streams.clients.push(Client::new(token, lent));
                 if let Some(size) = size {
@@ -175,7 +193,7 @@ impl Shim {
             // Gone, or talks nonsense: its terminal is put back by the client's guard.
             Ok(Received::Closed) | Err(_) => {
                 self.peers.remove(index);
-                self.streams.clients.retain(|client| client.token != token);
+                drop(self.streams.remove(token));
             }
         }
     }
@@ -186,22 +204,23 @@ impl Shim {
         }
     }
 
-    /// Lets a client go that typed its detach keys.
-    fn dismiss(&mut self, token: u64) {
-        self.release_client(token);
+    /// Lets a client go, with the reason. An orderly one puts its terminal back itself.
+    fn dismiss(&mut self, token: u64, last: &Notice) {
+        if let Some(terminal) = self.streams.remove(token).and_then(|client| client.terminal) {
+            terminal.disarm();
+        }
         if let Some(index) = self.peers.iter().position(|peer| peer.token == token) {
             let peer = self.peers.remove(index);
-            let _ = peer.channel.send(&Notice::Detached, &[]);
+            let _ = peer.channel.send(last, &[]);
         }
     }
 
-    /// Drops a client's streams; an orderly one puts its terminal back itself.
-    fn release_client(&mut self, token: u64) {
-        if let Some(index) = self.streams.clients.iter().position(|client| client.token == token) {
-            let client = self.streams.clients.remove(index);
-            if let Some(terminal) = client.terminal {
-                terminal.disarm();
-            }
+    /// Tells the end to everybody who has all of the output.
+    fn tell_end(&mut self, code: i32) {
+        let behind = |token| self.streams.clients.iter().any(|client| client.token == token && client.is_behind());
+        let done: Vec<u64> = self.peers.iter().map(|peer| peer.token).filter(|&token| !behind(token)).collect();
+        for token in done {
+            self.dismiss(token, &Notice::Exited { code });
         }
     }
 
@@ -222,21 +241,17 @@ impl Shim {
             discard_group(group);
         }
         let removed = record_end(engine, config, code);
-        let _ = std::fs::remove_file(engine.layout().socket(&config.id));
-        // Clients that are slow still get what is theirs; the record did not wait for them.
+        // Clients that are slow still get what is theirs; neither the record nor anybody else waits
+        // for them.
+        self.tell_end(code);
         while self.streams.clients.iter().any(Client::is_behind) {
             for event in self.wait(false) {
                 self.serve(event);
             }
+            self.tell_end(code);
         }
-        while let Some(channel) = channel::accept(self.listener.as_fd()) {
-            self.peers.push(Peer { token: self.next_token, channel, waiting: true });
-        }
-        for peer in std::mem::take(&mut self.peers) {
-            self.release_client(peer.token);
-            if peer.waiting || peer.token != 0 {
-                let _ = peer.channel.send(&Notice::Exited { code }, &[]);
-            }
+        while let Ok(Some(channel)) = channel::accept(self.listener.as_fd()) {
+            let _ = channel.send(&Notice::Exited { code }, &[]);
         }
         drop(self);
         if config.auto_remove {
@@ -257,6 +272,9 @@ fn discard_group(group: &Group) {
     }
 }
 
+/// How long new connections wait when descriptors are short.
+const REST: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+
 /// Writes down the end under the lock, or removes the container when it was to go. True when there
 /// is something in the trash.
 fn record_end(engine: &Engine, config: &Config, code: i32) -> bool {
@@ -270,6 +288,8 @@ fn record_end(engine: &Engine, config: &Config, code: i32) -> bool {
     container.state.finished = Some(Timestamp::now());
     container.state.init = None;
     container.state.shim = None;
+    // Under the lock: the next run has its socket at the same path.
+    let _ = std::fs::remove_file(engine.layout().socket(&config.id));
     if container.config.auto_remove {
         return engine.discard(&mut container).unwrap_or(false);
     }
