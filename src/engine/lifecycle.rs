@@ -148,7 +148,6 @@ impl Engine {
             .into());
         }
         let volumes = if request.volumes { recover::anonymous_volumes(&container) } else { Vec::new() };
-        self.discard_cgroup(id)?;
         self.discard(&mut container)?;
         self.remove_volumes(&volumes);
         Ok(())

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::Engine;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Group};
 use crate::container::handle::{self, Locked};
 use crate::container::status::{self, Status};
 use crate::container::{ContainerId, MountSource, names};
@@ -116,17 +116,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes this process's trash, and that of processes that did not live to do it.
+    /// Deletes this process's trash, and that of processes that did not live to do it. A container's
+    /// cgroup goes first: while its directory is in the trash, somebody knows that there may be one.
     pub fn sweep_trash(&self) {
         let Ok(trash) = File::open(self.layout().trash()) else { return };
+        let mut cgroups = None;
         for entry in fs::read_dir(self.layout().trash()).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let deleter = name.to_str().and_then(deleter_of);
             let alive = deleter.is_some_and(|(pid, start)| process::start_time(pid) == Some(start));
             let own = deleter.is_some_and(|(pid, _)| pid == std::process::id() as i32);
-            if own || !alive {
-                delete(&trash, &name);
+            if alive && !own {
+                continue;
             }
+            if let Some((id, _)) = name.to_str().and_then(|name| name.split_once(".container."))
+                && let Ok(cgroups) = cgroups.get_or_insert_with(Cgroups::detect)
+                && let Err(error) = cgroups.group(id).and_then(|group| discard_group(&group))
+            {
+                // Left for the next sweep.
+                tracing::debug!("{error:#}");
+                continue;
+            }
+            delete(&trash, &name);
         }
     }
 
@@ -140,6 +151,15 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Removes a cgroup. All members have gone with their PID namespace, as a rule; killing is for those
+/// that somebody moved in, or that shared another's.
+pub fn discard_group(group: &Group) -> Result<()> {
+    group.remove().or_else(|_| {
+        group.kill_all()?;
+        group.remove()
+    })
 }
 
 /// Names of the volumes that were made for this container alone.

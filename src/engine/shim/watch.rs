@@ -13,7 +13,7 @@ use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{Config, NamespaceMode, ProcessRef};
 use crate::engine::Engine;
-use crate::engine::recover::UNKNOWN_EXIT;
+use crate::engine::recover::{self, UNKNOWN_EXIT};
 use crate::engine::streams::{Client, Ends, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
 use crate::runtime::spawn::{self, Started};
@@ -238,7 +238,7 @@ impl Shim {
         }
         self.streams.drain();
         if !config.auto_remove {
-            discard_group(group);
+            let _ = recover::discard_group(group);
         }
         let removed = record_end(engine, config, code);
         // Clients that are slow still get what is theirs; neither the record nor anybody else waits
@@ -254,21 +254,9 @@ impl Shim {
             let _ = channel.send(&Notice::Exited { code }, &[]);
         }
         drop(self);
-        if config.auto_remove {
-            discard_group(group);
-        }
         if removed {
             engine.sweep_trash();
         }
-    }
-}
-
-/// Removes the cgroup. All members have gone with their PID namespace, as a rule; killing is for
-/// those that somebody moved in.
-fn discard_group(group: &Group) {
-    if group.remove().is_err() {
-        let _ = group.kill_all();
-        let _ = group.remove();
     }
 }
 
