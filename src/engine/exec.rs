@@ -196,6 +196,8 @@ impl Foreground {
 /// The caller has left: somebody must hold the terminal, or the command would be hung up. A process
 /// of its own does, throwing the output away, until the command has ended.
 fn hold(streams: &mut Streams, pidfd: &OwnedFd, name: &str) -> Result<()> {
+    // We may lead the session, and our end hangs up whoever has not left it yet.
+    process::ignore_signal(libc::SIGHUP);
     if let Fork::Parent = process::fork().context("fork a keeper for the command")? {
         return Ok(());
     }
