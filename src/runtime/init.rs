@@ -111,6 +111,7 @@ impl Init {
             }
             Step::NewSession => {
                 let _ = rustix::process::setsid();
+                process::new_session_keyring().call("keyctl").context("make a session keyring")?;
             }
             Step::Hostname { name } => {
                 rustix::system::sethostname(name.as_bytes()).call("sethostname").context("set host name")?;

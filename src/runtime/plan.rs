@@ -48,7 +48,7 @@ pub enum Step {
     /// Enter these namespaces of the process behind the target descriptor, and its root (exec). The
     /// PID namespace is entered by going on in a sibling process.
     EnterContainer { namespaces: i32 },
-    /// Become leader of a session of its own.
+    /// Become leader of a session of its own, with a keyring of its own.
     NewSession,
     /// Host name inside.
     Hostname { name: String },

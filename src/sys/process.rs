@@ -369,6 +369,20 @@ pub fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// A session keyring of our own (keyrings(7)): the caller's, with its keys, is inherited otherwise.
+pub fn new_session_keyring() -> io::Result<()> {
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: joins an anonymous keyring, which takes a null name.
+    if unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, none) } >= 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // A kernel without keys, or a filter that refuses the call to us and to the container alike.
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// A cgroup namespace rooted at the cgroups this process is in (cgroup_namespaces(7)).
 pub fn new_cgroup_namespace() -> io::Result<()> {
     // SAFETY: plain system call without pointers; it concerns this single-threaded process alone.
