@@ -39,13 +39,6 @@ impl Engine {
         let pipes = exec_streams(request)?;
         let program = process::own_program().context("open our own program")?;
         let directory = group.v2_dir_fd()?;
-        let own_namespace = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .context("open our own PID namespace")?;
-        // Children are born into the container's PID namespace; this process stays where it is.
-        if record.config.namespaces.pid != NamespaceMode::Host {
-            process::enter_namespaces(target.as_fd(), libc::CLONE_NEWPID)
-                .with_context(|| format!("enter the PID namespace of {reference}"))?;
-        }
         let prepared = spawn::prepare(&Birth {
             name: &record.config.name,
             program: program.as_fd(),
@@ -56,8 +49,6 @@ impl Engine {
             target: Some(target.as_fd()),
         })?;
         drop(pipes.child);
-        // Whoever is forked from here on is the host's again.
-        process::enter_namespaces(own_namespace.as_fd(), libc::CLONE_NEWPID).context("return to our PID namespace")?;
         // Before the command can run: its first words and the user's first keys must meet raw mode.
         let foreground = if request.detach { None } else { Some(Foreground::new(request)?) };
         let started = prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
@@ -90,7 +81,8 @@ fn exec_plan(record: &Record, group: &Group, request: &ExecRequest) -> Result<In
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWNET
-        | if steps.is_empty() { libc::CLONE_NEWCGROUP } else { 0 };
+        | if steps.is_empty() { libc::CLONE_NEWCGROUP } else { 0 }
+        | if config.namespaces.pid == NamespaceMode::Host { 0 } else { libc::CLONE_NEWPID };
     steps.push(Step::EnterContainer { namespaces });
     steps.push(Step::NewSession);
     if request.tty {
@@ -196,7 +188,7 @@ impl Foreground {
 /// The caller has left: somebody must hold the terminal, or the command would be hung up. A process
 /// of its own does, throwing the output away, until the command has ended.
 fn hold(streams: &mut Streams, pidfd: &OwnedFd, name: &str) -> Result<()> {
-    // Our end may hang up the terminal of our session before the keeper has left it.
+    // We may lead the session, and our end hangs up whoever has not left it yet.
     process::ignore_signal(libc::SIGHUP);
     if let Fork::Parent = process::fork().context("fork a keeper for the command")? {
         return Ok(());

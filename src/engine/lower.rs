@@ -48,6 +48,7 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
     };
 
     let namespaces = namespaces(layout, config, &mut held, &mut launch)?;
+    let propagation = if wants_host_mounts(config) { "rslave" } else { "rprivate" };
     let mut mounts = spec::base_mounts(privileged);
     mounts.extend(cgroup_mounts(cgroups, id, privileged, &mut launch)?);
     mounts.extend(ipc_mounts(config));
@@ -56,7 +57,7 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
         mounts.push(tmpfs_mount(tmpfs));
     }
     for mount in &config.mounts {
-        mounts.push(user_mount(layout, mount, &mut launch));
+        mounts.push(user_mount(layout, mount, propagation, &mut launch));
     }
 
     let set = spec_capabilities(config, privileged)?;
@@ -87,7 +88,6 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
     if privileged {
         devices.extend(devices::of_host());
     }
-    let propagation = if wants_host_mounts(config) { "rslave" } else { "rprivate" };
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .devices(devices)
@@ -268,7 +268,7 @@ fn tmpfs_mount(tmpfs: &Tmpfs) -> SpecMount {
     spec::mount("tmpfs", "tmpfs", &tmpfs.target, &options)
 }
 
-fn user_mount(layout: &Layout, mount: &Mount, launch: &mut Launch) -> SpecMount {
+fn user_mount(layout: &Layout, mount: &Mount, tree: &str, launch: &mut Launch) -> SpecMount {
     let source = match &mount.source {
         MountSource::Host(path) => PathBuf::from(path),
         MountSource::Volume { name, copy, .. } => {
@@ -279,8 +279,10 @@ fn user_mount(layout: &Layout, mount: &Mount, launch: &mut Launch) -> SpecMount 
             data
         }
     };
-    // Without a word the mount is private already: the whole tree is (Step::IsolateMounts).
-    let mut options: Vec<&str> = mount.propagation.as_deref().into_iter().collect();
+    // Without a word the mount is private, as the whole tree is (Step::IsolateMounts) unless another
+    // mount is to follow the host.
+    let word = mount.propagation.as_deref().or((tree == "rslave").then_some("rprivate"));
+    let mut options: Vec<&str> = word.into_iter().collect();
     if mount.read_only {
         options.push("ro");
     }

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::error::{Class, Failure};
 use crate::sys::channel::Channel;
+use crate::sys::process::Child;
 use crate::sys::{fd, network, process, tty};
 
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
@@ -102,11 +103,15 @@ impl Init {
                 process::enter_namespaces(target.as_fd(), *namespaces)
                     .call("setns")
                     .context("enter the container's namespaces")?;
+                if namespaces & libc::CLONE_NEWPID != 0 {
+                    self.move_inside().context("move into the container's PID namespace")?;
+                }
                 // setns(2) on a mount namespace moves root and working directory to its root.
                 self.root = Some(Root::open("/".as_ref())?);
             }
             Step::NewSession => {
                 let _ = rustix::process::setsid();
+                process::new_session_keyring().call("keyctl").context("make a session keyring")?;
             }
             Step::Hostname { name } => {
                 rustix::system::sethostname(name.as_bytes()).call("sethostname").context("set host name")?;
@@ -158,6 +163,16 @@ impl Init {
                 self.identity = Some(identity);
             }
             Step::Execute { arguments, environment } => return self.execute(arguments, environment),
+        }
+        Ok(())
+    }
+
+    /// Goes on in a sibling inside the PID namespace. Only now: a process inside that may trace others
+    /// (CAP_SYS_PTRACE) reaches through `/proc/<pid>/root` whatever root this process has.
+    fn move_inside(&self) -> Result<()> {
+        if let Some(Child { pid, pidfd }) = process::fork_sibling().call("clone3")? {
+            let _ = self.report.send(&Report::Moved { pid }, &[pidfd.as_fd()]);
+            process::exit_now(0);
         }
         Ok(())
     }

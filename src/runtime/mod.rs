@@ -8,6 +8,7 @@
 //!      (records the pid)             Prepared::release ── InitPlan as JSON, EOF ──▶ walks the steps
 //!                                    ◀── Report::Step … (when timed)
 //!                                    ◀── Report::Console + descriptor (with -t)
+//!                                    ◀── Report::Moved + descriptor (exec)
 //!                                    ◀── Report::Ready          just before execve
 //!                                    ◀── end of file            execve succeeded (close-on-exec)
 //!                                    ◀── Report::Failed         or this, and init exits
@@ -97,6 +98,11 @@ pub enum Report {
     Step(StepTime),
     /// The terminal's controlling side comes along as a descriptor.
     Console,
+    /// A sibling goes on in init's place (exec); its handle comes along as a descriptor.
+    Moved {
+        /// Its process id as the parent sees it.
+        pid: i32,
+    },
     /// Everything is prepared; exec is next.
     Ready,
     /// The start failed; nothing follows.

@@ -45,9 +45,10 @@ pub enum Step {
     NewCgroupNamespace,
     /// Join a namespace by path.
     JoinNamespace { path: PathBuf },
-    /// Enter all namespaces of the process behind the target descriptor, and its root (exec).
+    /// Enter these namespaces of the process behind the target descriptor, and its root (exec). The
+    /// PID namespace is entered by going on in a sibling process.
     EnterContainer { namespaces: i32 },
-    /// Become leader of a session of its own.
+    /// Become leader of a session of its own, with a keyring of its own.
     NewSession,
     /// Host name inside.
     Hostname { name: String },

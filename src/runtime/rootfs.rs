@@ -6,7 +6,7 @@
 //! got (CVE-2021-30465, CVE-2023-27561, CVE-2024-45310).
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -78,7 +78,7 @@ impl Root {
             // Before Linux 6.7 there is no `lowerdir+`.
             Err(CallFailed { errno: libc::EINVAL, .. }) => {
                 overlay_by_options(overlay)?;
-                Root::open(&overlay.merged)
+                Root::open(&overlay.base.join(&overlay.merged))
             }
             Err(error) => Err(error).context("mount overlay"),
         }
@@ -365,15 +365,37 @@ fn overlay_by_parts(overlay: &Overlay) -> Result<OwnedFd, CallFailed> {
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).call("fsmount")
 }
 
+/// Bytes of options that mount(2) takes; it cuts off what is longer.
+const OPTIONS_LIMIT: usize = 4095;
+
+/// The old way: all options in one string. Fifty layers fill it; beyond that they are named by the
+/// numbers of descriptors, relative to `/proc/self/fd`.
 fn overlay_by_options(overlay: &Overlay) -> Result<()> {
-    let lower: Vec<String> = overlay.lower.iter().map(|layer| layer.display().to_string()).collect();
-    let mut options =
-        format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), overlay.upper.display(), overlay.work.display());
-    if overlay.volatile {
-        options.push_str(",volatile");
+    let text = |path: &Path| path.display().to_string();
+    let options = |lower: Vec<String>, upper: String, work: String| {
+        let volatile = if overlay.volatile { ",volatile" } else { "" };
+        format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", lower.join(":"))
+    };
+    let mut joined =
+        options(overlay.lower.iter().map(|layer| text(layer)).collect(), text(&overlay.upper), text(&overlay.work));
+    let mut held = Vec::new();
+    if joined.len() > OPTIONS_LIMIT {
+        let mut number = |path: &Path| -> Result<String> {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let file = rustix::fs::open(path, flags, Mode::empty())
+                .call("open")
+                .with_context(|| format!("open layer {}", path.display()))?;
+            let number = file.as_raw_fd().to_string();
+            held.push(file);
+            Ok(number)
+        };
+        let lower = overlay.lower.iter().map(|layer| number(layer)).collect::<Result<_>>()?;
+        joined = options(lower, number(&overlay.upper)?, number(&overlay.work)?);
+        rustix::process::chdir("/proc/self/fd").call("chdir")?;
     }
-    let options = CString::new(options).context("a layer path holds a zero byte")?;
-    rustix::mount::mount("overlay", &overlay.merged, "overlay", rustix::mount::MountFlags::empty(), options.as_c_str())
+    let options = CString::new(joined).context("a layer path holds a zero byte")?;
+    let target = overlay.base.join(&overlay.merged);
+    rustix::mount::mount("overlay", &target, "overlay", rustix::mount::MountFlags::empty(), options.as_c_str())
         .call("mount")
         .context("mount overlay")
 }

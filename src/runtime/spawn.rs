@@ -100,17 +100,25 @@ impl Prepared {
 impl Released {
     /// Waits until the command has been executed, or for the reason why not; then init is reaped.
     /// Timed steps are appended to `steps`.
-    pub fn wait(self, steps: &mut Vec<StepTime>) -> Result<Started, StartFailure> {
+    pub fn wait(mut self, steps: &mut Vec<StepTime>) -> Result<Started, StartFailure> {
         let mut console = None;
         let mut ready = None;
+        let mut failed = None;
         loop {
             match self.report.receive::<Report>() {
                 Ok(Received::Message(Report::Step(step), _)) => steps.push(step),
                 Ok(Received::Message(Report::Console, files)) => console = files.into_iter().next(),
+                Ok(Received::Message(Report::Moved { pid }, files)) => {
+                    if let Some(pidfd) = files.into_iter().next() {
+                        wait_for_end(&std::mem::replace(&mut self.child, Child { pid, pidfd }));
+                    }
+                }
                 Ok(Received::Message(Report::Ready, _)) => ready = Some(monotonic_micros()),
-                Ok(Received::Message(Report::Failed(failure), _)) => {
+                // Nothing of the same process follows, but its predecessor may still have to tell of it.
+                Ok(Received::Message(Report::Failed(failure), _)) => failed = Some(failure),
+                Ok(Received::Closed) if failed.is_some() => {
                     wait_for_end(&self.child);
-                    return Err(failure);
+                    return failed.map_or_else(|| Err(init::silent_end(255)), Err);
                 }
                 Ok(Received::Closed) if let Some(began) = ready => {
                     steps.push(StepTime { step: "exec".into(), began, ended: monotonic_micros() });

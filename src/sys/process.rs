@@ -194,6 +194,25 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Goes on in another process that is this one's sibling (CLONE_PARENT, clone(2)) and, unlike this
+/// one, is in the PID namespace that was chosen for its children. `None` in the new process.
+pub fn fork_sibling() -> io::Result<Option<Child>> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero is a valid `clone_args`: no flags, no stacks, no pointers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    // A sibling's exit signal is that of this process; the kernel refuses another.
+    arguments.flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    // SAFETY: without CLONE_VM this behaves as fork(2); `arguments` and `pidfd` outlive the call. The
+    // only caller, init, is single-threaded, so no lock is held by a thread that is not there.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        // SAFETY: the kernel stored a fresh descriptor that nobody else owns (CLONE_PIDFD).
+        pid => Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
+    }
+}
+
 /// Replaces this process (execve(2)). Returns only on failure.
 pub fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| {
@@ -348,6 +367,20 @@ pub fn trim_memory() {
 pub fn ignore_signal(signal: i32) {
     // SAFETY: SIG_IGN needs no handler.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// A session keyring of our own (keyrings(7)): the caller's, with its keys, is inherited otherwise.
+pub fn new_session_keyring() -> io::Result<()> {
+    let none = std::ptr::null::<libc::c_char>();
+    // SAFETY: joins an anonymous keyring, which takes a null name.
+    if unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, none) } >= 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // A kernel without keys, or a filter that refuses the call to us and to the container alike.
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// A cgroup namespace rooted at the cgroups this process is in (cgroup_namespaces(7)).
