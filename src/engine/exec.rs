@@ -233,6 +233,8 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest, foreground: Foregr
         stdout: Some(copy(1, OFlags::WRONLY)?),
         stderr: if request.tty { None } else { Some(copy(2, OFlags::WRONLY)?) },
         detach_keys: keys,
+        // This process reads the terminal itself: the kernel sees to whose turn it is.
+        owner: None,
         // This process puts the terminal back itself.
         terminal: None,
     };

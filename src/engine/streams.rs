@@ -15,9 +15,10 @@ use rustix::pty::OpenptFlags;
 
 use super::detach::DetachKeys;
 use super::logs::{LogWriter, Stream};
+use crate::container::ProcessRef;
 use crate::error::Failure;
-use crate::sys::fd;
 use crate::sys::tty::RawMode;
+use crate::sys::{fd, process};
 
 /// Bytes moved at once: the capacity of a pipe (pipe(7)).
 const CHUNK: usize = 64 * 1024;
@@ -121,6 +122,10 @@ fn reopen(file: OwnedFd, access: OFlags) -> OwnedFd {
 struct Input {
     file: OwnedFd,
     keys: DetachKeys,
+    /// The process whose turn on its terminal it must be, or the user is talking to somebody else.
+    owner: Option<ProcessRef>,
+    /// It was not: looked at again after a while.
+    resting: bool,
 }
 
 /// What a client lends.
@@ -134,6 +139,8 @@ pub struct Lent {
     pub stderr: Option<OwnedFd>,
     /// Bytes that detach; empty for never.
     pub detach_keys: Vec<u8>,
+    /// The client, when its standard input is its controlling terminal.
+    pub owner: Option<ProcessRef>,
     /// Its terminal's mode, to be put back if the client is killed.
     pub terminal: Option<RawMode>,
 }
@@ -153,7 +160,12 @@ pub struct Client {
 impl Client {
     /// Takes what a client lends.
     pub fn new(token: u64, lent: Lent) -> Client {
-        let input = lent.stdin.map(|file| Input { file, keys: DetachKeys::new(lent.detach_keys) });
+        let input = lent.stdin.map(|file| Input {
+            file,
+            keys: DetachKeys::new(lent.detach_keys),
+            owner: lent.owner,
+            resting: false,
+        });
         let (stdout, stderr) = (lent.stdout.map(Sink::new), lent.stderr.map(Sink::new));
         Client { token, input, stdout, stderr, terminal: lent.terminal }
     }
@@ -278,7 +290,7 @@ impl Streams {
         }
         for client in &self.clients {
             // What nobody inside will read is left to the caller; only detach keys are worth reading.
-            let wanted = |input: &&Input| self.stdin.is_some() || input.keys.any();
+            let wanted = |input: &&Input| !input.resting && (self.stdin.is_some() || input.keys.any());
             if let Some(input) = client.input.as_ref().filter(wanted).filter(|_| self.to_container.is_empty()) {
                 set.push((Watch::Input(client.token), input.file.as_fd(), PollFlags::IN));
             }
@@ -287,6 +299,18 @@ impl Streams {
                     set.push((Watch::Room(client.token, stream), sink.file.as_fd(), PollFlags::OUT));
                 }
             }
+        }
+    }
+
+    /// A client's input is not read because it is not its turn.
+    pub fn is_resting(&self) -> bool {
+        self.clients.iter().filter_map(|client| client.input.as_ref()).any(|input| input.resting)
+    }
+
+    /// Looks again at inputs whose turn it was not.
+    pub fn wake(&mut self) {
+        for input in self.clients.iter_mut().filter_map(|client| client.input.as_mut()) {
+            input.resting = false;
         }
     }
 
@@ -369,6 +393,12 @@ impl Streams {
     fn read_input(&mut self, token: u64) -> Option<u64> {
         let client = self.clients.iter_mut().find(|client| client.token == token)?;
         let input = client.input.as_mut()?;
+        // The kernel stops a process that reads its terminal out of turn (SIGTTIN), but not one that
+        // reads a terminal of others.
+        input.resting = input.owner.is_some_and(|owner| !process::has_terminal(owner.pid, owner.start_time));
+        if input.resting {
+            return None;
+        }
         let mut buffer = Vec::with_capacity(CHUNK);
         let read = rustix::net::recv(
             &input.file,

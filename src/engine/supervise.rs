@@ -163,7 +163,8 @@ impl Engine {
             [&lent.stdin, &lent.stdout, &lent.stderr].into_iter().flatten().map(AsFd::as_fd).collect();
         let size = terminal_size().filter(|_| tty);
         // A shim that is about to end may have hung up already: what it said comes below.
-        let _ = channel.send(&Request::Attach { streams, detach_keys: detach_keys(request, tty), size }, &files);
+        let message = Request::Attach { streams, detach_keys: lent.detach_keys.clone(), size, owner: lent.owner };
+        let _ = channel.send(&message, &files);
         drop(files);
         if let Some(terminal) = lent.terminal {
             terminal.disarm();
@@ -292,8 +293,17 @@ fn lend(request: &AttachRequest, tty: bool) -> Result<Lent> {
         stdout: copy(request.streams.stdout, 1, OFlags::WRONLY)?,
         stderr: copy(request.streams.stderr && !tty, 2, OFlags::WRONLY)?,
         detach_keys: detach_keys(request, tty),
+        owner: if request.streams.stdin { terminal_owner() } else { None },
         terminal: if tty && request.streams.stdin { RawMode::remember(fd::standard(0)).ok().flatten() } else { None },
     })
+}
+
+/// This process, when its standard input is its controlling terminal, which it may have to share with
+/// a shell.
+fn terminal_owner() -> Option<ProcessRef> {
+    rustix::termios::tcgetpgrp(fd::standard(0)).ok()?;
+    let pid = std::process::id() as i32;
+    Some(ProcessRef { pid, start_time: process::start_time(pid)? })
 }
 
 fn detach_keys(request: &AttachRequest, tty: bool) -> Vec<u8> {

@@ -32,6 +32,8 @@ pub enum Request {
         detach_keys: Vec<u8>,
         /// The client's window.
         size: Option<Size>,
+        /// The client, when its standard input is its controlling terminal.
+        owner: Option<ProcessRef>,
     },
     /// Only tell me when this run ends; the connection is closed when it is not the present one.
     Wait {

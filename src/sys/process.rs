@@ -31,6 +31,21 @@ pub fn start_time(pid: i32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Whether what is typed on a process's controlling terminal is meant for it: it is neither stopped nor
+/// in the background (job control, credentials(7)). True as well when there is no such process.
+pub fn has_terminal(pid: i32, start: u64) -> bool {
+    let read = || {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let end = stat.iter().rposition(|&byte| byte == b')')?;
+        let fields: Vec<&str> = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace().collect();
+        // Fields 3, 5, 8 and 22 of proc_pid_stat(5).
+        let (state, group, foreground) = (*fields.first()?, fields.get(2)?, fields.get(5)?);
+        let same = fields.get(19)?.parse() == Ok(start);
+        Some(!same || !(matches!(state, "T" | "t") || (group != foreground && *foreground != "-1")))
+    };
+    read().unwrap_or(true)
+}
+
 /// A handle on a process that is checked to be the one that began at `start_time`: the handle is
 /// opened first and the time read afterwards, so a recycled number is never taken for the original.
 pub fn open_verified(pid: i32, start: u64) -> Option<OwnedFd> {

@@ -129,10 +129,12 @@ impl Shim {
             events.push(Event::Stream(watch));
             set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
         }
-        if rustix::event::poll(&mut set, rest.then_some(&REST)).is_err() {
+        let limit = (rest || self.streams.is_resting()).then_some(&REST);
+        if rustix::event::poll(&mut set, limit).is_err() {
             return Vec::new();
         }
         let ready: Vec<bool> = set.iter().map(|entry| !entry.revents().is_empty()).collect();
+        self.streams.wake();
         events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect()
     }
 
@@ -170,13 +172,14 @@ impl Shim {
                 let _ = process::send_signal(self.pidfd.as_fd(), signal);
             }
             Ok(Received::Message(Request::Resize(size), _)) => self.resize(size),
-            Ok(Received::Message(Request::Attach { streams, detach_keys, size }, files)) => {
+            Ok(Received::Message(Request::Attach { streams, detach_keys, size, owner }, files)) => {
                 let mut files = files.into_iter();
                 let mut lent = Lent {
                     stdin: if streams.stdin { files.next() } else { None },
                     stdout: if streams.stdout { files.next() } else { None },
                     stderr: if streams.stderr { files.next() } else { None },
                     detach_keys,
+                    owner,
                     terminal: None,
                 };
                 // Before the client knows that it is attached, and changes it.
@@ -260,8 +263,8 @@ impl Shim {
     }
 }
 
-/// How long new connections wait when descriptors are short.
-const REST: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+/// How long new connections wait when descriptors are short, and inputs whose turn it is not.
+const REST: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// Writes down the end under the lock, or removes the container when it was to go. True when there
 /// is something in the trash.
