@@ -1,6 +1,6 @@
 //! `Config` → OCI runtime `Spec` + [`Launch`]: what a container is, in the runtime's words.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -91,7 +91,7 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .devices(devices)
-        .sysctl(config.sysctls.clone().into_iter().collect::<std::collections::HashMap<_, _>>())
+        .sysctl(sysctls(config))
         .cgroups_path(format!("/mydocker/{id}"))
         .rootfs_propagation(propagation)
         .masked_paths(paths(&spec::MASKED_PATHS))
@@ -108,6 +108,18 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
         .linux(linux)
         .build()?;
     Ok(Lowered { spec, launch, held })
+}
+
+/// Kernel parameters: the user's over Docker's defaults, which let a plain user of a network of its
+/// own bind low ports and ping.
+fn sysctls(config: &Config) -> HashMap<String, String> {
+    let mut values = HashMap::new();
+    if matches!(config.namespaces.network, NetworkMode::Default | NetworkMode::None) {
+        values.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
+        values.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+    }
+    values.extend(config.sysctls.clone());
+    values
 }
 
 /// The capabilities that processes of this container may have.

@@ -264,3 +264,15 @@ fn umask_and_oom_score_do_not_come_from_the_caller() {
     );
     assert_eq!(output.run().code(0).out(), "0022\n-rw-r--r--");
 }
+
+#[test]
+fn a_plain_user_may_ping_and_bind_low_ports() {
+    let s = Sandbox::new();
+    // Listening ends by the time limit (128+15), not at once with "permission denied" (1).
+    let script = "timeout 1 nc -l -p 80; echo $?; cat /proc/sys/net/ipv4/ping_group_range";
+    let out = s.ok(["run", "--rm", "-u", "1000", "--cap-drop", "ALL", "busybox", "sh", "-c", script]);
+    assert_eq!(out, "143\n0\t2147483647");
+    // The user's word counts more.
+    let own = ["run", "--rm", "--sysctl", "net.ipv4.ip_unprivileged_port_start=99", "busybox", "cat"];
+    assert_eq!(s.ok(own.iter().chain(&["/proc/sys/net/ipv4/ip_unprivileged_port_start"])), "99");
+}
