@@ -147,6 +147,9 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     container.transition(Status::Starting)
 }
 
+/// Capacity of the container's standard output, bytes (pipe(7)).
+const OUTPUT_PIPE: usize = 256 * 1024;
+
 /// Pipes for the container, never the caller's files: those could be opened again from inside. A
 /// terminal replaces them later; until then, and without `-i`, the streams are the null device.
 fn standard_streams(config: &Config) -> Result<Pipes> {
@@ -163,6 +166,8 @@ fn standard_streams(config: &Config) -> Result<Pipes> {
         (null()?, None)
     };
     let ((stdout, stdout_child), (stderr, stderr_child)) = (pipe()?, pipe()?);
+    // Fewer turns between the writer and this process; a kernel that refuses keeps its 64 KiB.
+    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, OUTPUT_PIPE);
     Ok(Pipes { child: [stdin_child, stdout_child, stderr_child], ours: Some((stdin, stdout, stderr)) })
 }
 
