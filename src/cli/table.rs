@@ -1,32 +1,23 @@
 //! Tables as Docker prints them: columns of at least ten places, three blanks between, never
-//! wrapped or cut; the last cell of a row is not padded.
+//! wrapped or cut; nothing behind the last cell of a row.
 
-/// Narrowest column.
-const MIN_WIDTH: usize = 10;
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+
+/// Narrowest column, gap included.
+const MIN_WIDTH: u16 = 10;
 /// Blanks between columns.
-const GAP: usize = 3;
+const GAP: u16 = 3;
 
 /// Rows of cells to text. Cells must be free of control characters.
 pub(super) fn align(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let mut widths = vec![0; columns];
-    for row in rows {
-        // A row's last cell takes no part, or a long last cell would widen an inner column of another row.
-        for (width, cell) in widths.iter_mut().zip(row.iter().take(row.len().saturating_sub(1))) {
-            *width = (*width).max(cell.chars().count());
-        }
+    let mut table = Table::new();
+    // Without arrangement nothing is ever wrapped: scripts cut these columns.
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).add_rows(rows.to_vec());
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP)).set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(MIN_WIDTH)));
     }
-    let mut text = String::new();
-    for row in rows {
-        for (index, cell) in row.iter().enumerate() {
-            text.push_str(cell);
-            if index + 1 < row.len() {
-                let width = (widths.get(index).copied().unwrap_or(0) + GAP).max(MIN_WIDTH);
-                text.extend(std::iter::repeat_n(' ', width - cell.chars().count()));
-            }
-        }
-        text.push('\n');
-    }
+    let mut text = table.trim_fmt();
+    text.push('\n');
     text
 }
 
