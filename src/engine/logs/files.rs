@@ -42,8 +42,25 @@ pub(super) fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
     }
 }
 
+/// Times the files are listed anew because the writer rotated meanwhile.
+const ROTATIONS: usize = 100;
+
 /// Opens all files of the log at `path`, oldest first. There may be none.
 pub(super) fn open_all(path: &Path) -> Result<Vec<LogFile>> {
+    for _ in 0..ROTATIONS {
+        let before = identity(path)?;
+        let files = open_listed(path)?;
+        // Each rotation gives the name to another file, by way of none. Two of them between two of
+        // our looks would show a newer file under an older number.
+        let still = before.is_some() && identity(path)? == before;
+        if still || files.is_empty() {
+            return Ok(files);
+        }
+    }
+    open_listed(path)
+}
+
+fn open_listed(path: &Path) -> Result<Vec<LogFile>> {
     let mut listed = numbers(path)?;
     let mut files: Vec<LogFile> = Vec::new();
     // From the newest on: rotation only moves files further along this way, so none is missed, and

@@ -128,3 +128,27 @@ fn follow_ends_at_the_time_asked_for() {
     assert!(jiff::Timestamp::now() >= until);
     assert_eq!(shared.wait_for(4), b"one\n");
 }
+
+#[test]
+fn files_are_in_order_however_fast_the_writer_rotates() {
+    // In memory, because the writer must rotate twice between two looks of the reader.
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("log");
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        // Each file holds its number in the order of making; two are kept.
+        move || {
+            for serial in 0..100_000_u32 {
+                let _ = fs::rename(&path, path.with_file_name("log.1"));
+                fs::write(&path, serial.to_string()).unwrap();
+            }
+        }
+    });
+    while !writer.is_finished() {
+        let files = crate::engine::logs::files::open_all(&path).unwrap();
+        let serials = files.iter().filter_map(|file| std::io::read_to_string(&file.file).unwrap().parse::<u32>().ok());
+        let serials: Vec<u32> = serials.collect();
+        assert!(serials.is_sorted(), "{serials:?}");
+    }
+    writer.join().unwrap();
+}
