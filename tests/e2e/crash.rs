@@ -291,3 +291,31 @@ fn a_detached_container_survives_its_callers_process_group() {
     eventually("logging goes on", || sandbox.ok(["logs", &name]).len() > before);
     sandbox.ok(["rm", "-f", &name]);
 }
+
+#[test]
+fn records_of_another_boot_are_of_containers_that_are_down() {
+    ours_only!("pretends that the machine was rebooted");
+    let sandbox = Sandbox::new();
+    let name = sandbox.name("c");
+    let id = sandbox.idle(&name, &[]);
+    let init = Pid::from_raw(sandbox.pid(&name)).unwrap();
+    let record = sandbox.root().join("containers").join(&id).join("state.json");
+    let before = fs::read_to_string(&record).unwrap();
+    kill(processes::shim_of(&name).unwrap());
+    kill(init);
+    // The numbers of another boot mean nothing, even where a process has them now: this test's own.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let stat = fs::read_to_string(format!("/proc/{own}/stat")).unwrap();
+    let start = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().to_owned();
+    let mut state: serde_json::Value = serde_json::from_str(&before).unwrap();
+    state["init"] = serde_json::json!({ "pid": own, "start_time": start.parse::<u64>().unwrap() });
+    fs::write(&record, state.to_string()).unwrap();
+    assert!(sandbox.is_running(&name), "the forged record is taken for true in this boot");
+    fs::write(&record, state.to_string().replace(boot.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+    assert!(!sandbox.is_running(&name));
+    assert!(sandbox.ok(["ps", "-a"]).contains("Exited"));
+    sandbox.ok(["start", &name]);
+    assert!(sandbox.is_running(&name));
+    sandbox.ok(["rm", "-f", &name]);
+}
