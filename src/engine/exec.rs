@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{LinuxCapabilitiesBuilder, ProcessBuilder, UserBuilder};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags};
-use rustix::pipe::PipeFlags;
+use rustix::fs::OFlags;
 
+use super::pipes::Pipes;
 use super::request::ExecRequest;
 use super::streams::{self, Client, Ends, Lent, Streams, Watch};
 use super::{Engine, lower};
@@ -36,7 +36,7 @@ impl Engine {
         let target = open_target(&record, reference)?;
         let group = Cgroups::detect()?.group(id.as_str())?;
         let plan = exec_plan(&record, &group, request)?;
-        let pipes = exec_streams(request)?;
+        let pipes = if request.tty || request.detach { Pipes::none()? } else { Pipes::new(request.interactive)? };
         let program = process::own_program().context("open our own program")?;
         let directory = group.v2_dir_fd()?;
         let prepared = spawn::prepare(&Birth {
@@ -146,28 +146,6 @@ fn not_running(record: &Record) -> anyhow::Error {
 
 fn window() -> Option<tty::Size> {
     [1, 0, 2].into_iter().find_map(|number| tty::size(fd::standard(number)))
-}
-
-struct Pipes {
-    child: [OwnedFd; 3],
-    ours: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
-}
-
-fn exec_streams(request: &ExecRequest) -> Result<Pipes> {
-    let null =
-        || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null");
-    if request.tty || request.detach {
-        return Ok(Pipes { child: [null()?, null()?, null()?], ours: None });
-    }
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe");
-    let (stdin_child, stdin) = if request.interactive {
-        let (read, write) = pipe()?;
-        (read, Some(write))
-    } else {
-        (null()?, None)
-    };
-    let ((stdout, stdout_child), (stderr, stderr_child)) = (pipe()?, pipe()?);
-    Ok(Pipes { child: [stdin_child, stdout_child, stderr_child], ours: Some((stdin, stdout, stderr)) })
 }
 
 /// The caller's side of a foreground exec.

@@ -12,6 +12,7 @@ pub mod images;
 pub mod lifecycle;
 pub mod logs;
 mod lower;
+mod pipes;
 pub mod query;
 mod recover;
 pub mod request;

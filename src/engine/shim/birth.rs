@@ -5,8 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use rustix::fs::{Mode, OFlags};
-use rustix::pipe::PipeFlags;
 
 use super::{Orders, Steps};
 use crate::cgroup::{Cgroups, Group};
@@ -16,6 +14,7 @@ use crate::container::{Config, ProcessRef};
 use crate::engine::Engine;
 use crate::engine::logs::LogWriter;
 use crate::engine::lower::{self, Lowered};
+use crate::engine::pipes::Pipes;
 use crate::error::Failure;
 use crate::runtime::StartFailure;
 use crate::runtime::plan::{self, Plan};
@@ -29,12 +28,6 @@ pub(super) struct Running {
     pub(super) listener: OwnedFd,
     pub(super) log: LogWriter,
     pub(super) group: Group,
-}
-
-/// The container's ends of its standard streams, and ours.
-struct Pipes {
-    child: [OwnedFd; 3],
-    ours: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
 }
 
 pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> Result<Running, StartFailure> {
@@ -55,7 +48,8 @@ pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> 
     let born_inside = cgroups.mode == crate::cgroup::Mode::V2;
     let early = if born_inside { Some(make_group(&cgroups, &config, steps)?) } else { None };
     let namespaces = plan::lower(&spec, &launch).map_err(at("plan"))?;
-    let pipes = standard_streams(&config).map_err(at("make standard streams"))?;
+    let pipes = if config.process.tty { Pipes::none() } else { Pipes::new(config.process.open_stdin) }
+        .map_err(at("make standard streams"))?;
     let program = process::own_program().context("open our own program").map_err(at("open our own program"))?;
     let birth_group = early.as_ref().map(Group::v2_dir_fd).transpose().map_err(at("open the cgroup"))?.flatten();
     let prepared = steps
@@ -145,30 +139,6 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     state.started = Some(Timestamp::now());
     state.finished = None;
     container.transition(Status::Starting)
-}
-
-/// Capacity of the container's standard output, bytes (pipe(7)).
-const OUTPUT_PIPE: usize = 256 * 1024;
-
-/// Pipes for the container, never the caller's files: those could be opened again from inside. A
-/// terminal replaces them later; until then, and without `-i`, the streams are the null device.
-fn standard_streams(config: &Config) -> Result<Pipes> {
-    let null =
-        || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null");
-    if config.process.tty {
-        return Ok(Pipes { child: [null()?, null()?, null()?], ours: None });
-    }
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe");
-    let (stdin_child, stdin) = if config.process.open_stdin {
-        let (read, write) = pipe()?;
-        (read, Some(write))
-    } else {
-        (null()?, None)
-    };
-    let ((stdout, stdout_child), (stderr, stderr_child)) = (pipe()?, pipe()?);
-    // Fewer turns between the writer and this process; a kernel that refuses keeps its 64 KiB.
-    let _ = rustix::pipe::fcntl_setpipe_size(&stdout, OUTPUT_PIPE);
-    Ok(Pipes { child: [stdin_child, stdout_child, stderr_child], ours: Some((stdin, stdout, stderr)) })
 }
 
 /// The plan of a start of this container, as data; makes nothing.
