@@ -102,16 +102,9 @@ fn older_tools_spellings() {
 #[test]
 fn flags_that_are_missing_are_refused_by_name() {
     for (text, flag) in [
-        ("-m 100m busybox", "-m"),
-        ("-it -mem 100m busybox sh", "--memory"),
-        ("-cpushare 512 busybox", "--cpu-shares"),
-        ("-cpuset=0,1 busybox", "--cpuset-cpus"),
         ("-p 80:80 busybox", "-p"),
         ("-dp 80:80 busybox", "-p"),
         ("-P busybox", "-P"),
-        ("--cpus 0.5 busybox", "--cpus"),
-        ("--cpus=0.5 busybox", "--cpus"),
-        ("--restart=always busybox", "--restart"),
         ("--init busybox", "--init"),
         ("--health-cmd x busybox", "--health-cmd"),
     ] {
@@ -120,8 +113,31 @@ fn flags_that_are_missing_are_refused_by_name() {
 }
 
 #[test]
+fn limits_in_both_spellings() {
+    let resources = |text: &str| line(text).create.resources;
+    for text in ["-m 100m busybox", "-it -mem 100m busybox sh", "--memory=100m busybox", "-mem=102400k busybox"] {
+        assert_eq!(resources(text).memory, Some(100 << 20), "{text}");
+    }
+    assert_eq!(resources("-cpushare 512 busybox").cpu_shares, Some(512));
+    assert_eq!(resources("-c 512 busybox").cpu_shares, Some(512));
+    assert_eq!(resources("-cpuset=0,1 busybox").cpuset_cpus.as_deref(), Some("0,1"));
+    assert_eq!(resources("--cpus .5 busybox").nano_cpus, Some(500_000_000));
+    assert_eq!(resources("--memory-swap -1 -m 64m busybox").memory_swap, Some(-1));
+    assert_eq!(resources("--device-write-bps /dev/vda:1mb busybox").write_bps[0].rate, 1 << 20);
+    assert_eq!(resources("--memory 0 --pids-limit 0 busybox"), Default::default());
+}
+
+#[test]
 fn malformed_lines_say_what_and_where() {
     for (text, part) in [
+        ("-m 5x busybox", "invalid argument \"5x\" for \"--memory\" flag"),
+        ("-m -5m busybox", "invalid size"),
+        ("--cpus two busybox", "number of processors"),
+        ("--device-read-bps vda:1mb busybox", "begins with /dev/"),
+        ("--device-read-bps /dev/vda busybox", "DEVICE:NUMBER"),
+        ("--device-read-iops /dev/vda:1mb busybox", "invalid rate"),
+        ("--hugetlb 2=1 busybox", "page size"),
+        ("--cgroup-conf memory.high busybox", "FILE=VALUE"),
         ("--bogus busybox", "unknown flag: --bogus"),
         ("--interactiv busybox", "did you mean --interactive?"),
         ("-Z busybox", "unknown flag: -Z"),

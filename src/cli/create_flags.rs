@@ -3,33 +3,18 @@
 use clap::Command;
 
 use super::spec::{list, optional_value, switch, value};
-use super::{environment, security};
+use super::{environment, resources, security};
 
 /// Flags of Docker that this engine does not have yet. They are refused by name: ignoring a limit
 /// or a published port would be a lie.
 pub(super) const UNSUPPORTED: &[&str] = &[
     "--annotation",
-    "--blkio-weight",
-    "--blkio-weight-device",
-    "--cgroup-parent",
-    "--cgroupns",
     "--cpu-count",
     "--cpu-percent",
-    "--cpu-period",
-    "--cpu-quota",
     "--cpu-rt-period",
     "--cpu-rt-runtime",
-    "-c",
-    "--cpu-shares",
-    "--cpus",
-    "--cpuset-cpus",
-    "--cpuset-mems",
     "--device",
     "--device-cgroup-rule",
-    "--device-read-bps",
-    "--device-read-iops",
-    "--device-write-bps",
-    "--device-write-iops",
     "--disable-content-trust",
     "--dns",
     "--dns-opt",
@@ -53,17 +38,10 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--link",
     "--link-local-ip",
     "--mac-address",
-    "-m",
-    "--memory",
-    "--memory-reservation",
-    "--memory-swap",
-    "--memory-swappiness",
     "--net-alias",
     "--network-alias",
     "--no-healthcheck",
-    "--oom-kill-disable",
     "--oom-score-adj",
-    "--pids-limit",
     "-p",
     "--publish",
     "-P",
@@ -80,7 +58,7 @@ pub(super) const UNSUPPORTED: &[&str] = &[
 /// Flags of `run` and `create`.
 pub(super) fn shared(command: Command) -> Command {
     let command = process(command).args(environment::flags());
-    files(namespaces(security::flags(command)))
+    files(namespaces(resources::create_flags(resources::flags(security::flags(command)))))
         .arg(value("cidfile", None, "string", "Write the container ID to the file"))
         .arg(list("label", Some('l'), "list", "Set meta data on a container"))
         .arg(list("label-file", None, "list", "Read in a line delimited file of labels"))

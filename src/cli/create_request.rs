@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
-use super::{quantity, security};
+use super::{quantity, resources, security};
 use crate::container::{ExtraHost, LogOptions, Mount, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
@@ -51,6 +51,9 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         ulimits: security::ulimits(matches)?,
         shm_size: shm_size(matches)?,
         sysctls: security::sysctls(matches)?,
+        resources: resources::resources(matches)?,
+        cgroup_parent: spec::text(matches, "cgroup-parent").unwrap_or_default(),
+        cgroupns: spec::text(matches, "cgroupns").unwrap_or_default(),
         extra_hosts: extra_hosts(matches)?,
         security: security::security(matches)?,
         pid: namespace(matches, "pid", &["", "private", "host"])?,

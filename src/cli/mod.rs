@@ -22,6 +22,7 @@ mod mount;
 mod output;
 mod ps;
 mod quantity;
+mod resources;
 mod run;
 mod security;
 mod spec;

@@ -7,12 +7,14 @@
 pub mod handle;
 pub mod names;
 pub mod random_name;
+pub mod resources;
 pub mod status;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+pub use resources::{DeviceRate, HugepageLimit, Resources};
 use serde::{Deserialize, Serialize};
 
 /// Version written into `config.json` and `state.json`.
@@ -75,7 +77,7 @@ impl fmt::Display for ContainerId {
 }
 
 /// What was asked for, image defaults already merged in. Written once by create (again only by
-/// rename); the OCI spec of every start is derived from it.
+/// rename and update); the OCI spec of every start is derived from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// [`FORMAT_VERSION`] of the writer.
@@ -117,6 +119,15 @@ pub struct Config {
     /// Resource limits of the process (setrlimit).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ulimits: Vec<Ulimit>,
+    /// Limits of the container as a whole; [`handle::Locked::save_config`] after an update.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// Path of the parent cgroup; empty for the usual one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup_parent: String,
+    /// Where the cgroup namespace comes from; `None` for the host's on cgroups v1 and a private one on v2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_namespace: Option<NamespaceMode>,
     /// Privileges granted and withheld.
     pub security: Security,
     /// User's labels over the image's.

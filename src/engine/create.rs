@@ -12,7 +12,7 @@ use tracing::debug_span;
 
 use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
-use super::{Engine, files, recover, shim};
+use super::{Engine, files, recover, resources, shim};
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
@@ -45,6 +45,8 @@ impl Engine {
         let image = debug_span!("resolve image").in_scope(|| self.resolve_image(&request.image, request.pull))?;
         let id = ContainerId::random().context("make a container id")?;
         let mut config = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
+        let place = resources::place(&config)?;
+        let warnings = debug_span!("check limits").in_scope(|| resources::fit(&mut config.resources, &place))?;
         if let Some(name) = &request.name {
             names::validate(name)?;
             self.heal_name_holder(name)?;
@@ -61,7 +63,7 @@ impl Engine {
             self.sweep_trash();
             return Err(error);
         }
-        Ok(Created { id, name: container.config.name.clone(), warnings: Vec::new() })
+        Ok(Created { id, name: container.config.name.clone(), warnings })
     }
 
     /// What a start of such a container would do, as data: the plan of `--explain=plan`. Makes
@@ -121,6 +123,13 @@ impl Engine {
             }
         }
         check_sysctls(request, &namespaces)?;
+        resources::validate(&request.resources)?;
+        let cgroup_namespace = match request.cgroupns.as_str() {
+            "" => None,
+            "host" => Some(NamespaceMode::Host),
+            "private" => Some(NamespaceMode::Private),
+            other => return Err(Failure::usage(format!("invalid cgroup namespace mode: {other}")).into()),
+        };
         for host in &request.extra_hosts {
             host.address
                 .parse::<IpAddr>()
@@ -166,6 +175,9 @@ impl Engine {
             extra_hosts: request.extra_hosts.clone(),
             sysctls: request.sysctls.clone(),
             ulimits: request.ulimits.clone(),
+            resources: request.resources.clone(),
+            cgroup_parent: request.cgroup_parent.clone(),
+            cgroup_namespace,
             security,
             labels,
             log: request.log.clone(),

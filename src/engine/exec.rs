@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use super::pipes::Pipes;
 use super::request::ExecRequest;
 use super::streams::{self, Client, Ends, Lent, Streams, Watch};
-use super::{Engine, lower};
+use super::{Engine, lower, resources};
 use crate::cgroup::{Cgroups, Group};
 use crate::container::NamespaceMode;
 use crate::container::handle::{self, Record};
@@ -34,7 +34,7 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let target = open_target(&record, reference)?;
-        let group = Cgroups::detect()?.group(id.as_str())?;
+        let group = Cgroups::detect()?.group(&resources::place(&record.config)?).existing();
         let plan = exec_plan(&record, &group, request)?;
         let pipes = if request.tty || request.detach { Pipes::none()? } else { Pipes::new(request.interactive)? };
         let program = process::own_program().context("open our own program")?;
@@ -81,7 +81,7 @@ fn exec_plan(record: &Record, group: &Group, request: &ExecRequest) -> Result<In
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWNET
-        | if steps.is_empty() { libc::CLONE_NEWCGROUP } else { 0 }
+        | libc::CLONE_NEWCGROUP
         | if config.namespaces.pid == NamespaceMode::Host { 0 } else { libc::CLONE_NEWPID };
     steps.push(Step::EnterContainer { namespaces });
     steps.push(Step::NewSession);

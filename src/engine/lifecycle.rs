@@ -42,6 +42,7 @@ impl Engine {
         };
         let grace = request.timeout.unwrap_or(record.config.stop_timeout);
         send(&pidfd, number).with_context(|| format!("stop {reference}"))?;
+        self.resume(&record);
         Ok(Some(Stopping { id, run, pidfd, grace }))
     }
 
@@ -75,6 +76,9 @@ impl Engine {
             .into());
         };
         send(&pidfd, number).with_context(|| format!("kill {reference}"))?;
+        if number == libc::SIGKILL || Ok(number) == signal_number(&record.config.stop_signal).map_err(drop) {
+            self.resume(&record);
+        }
         // Docker returns from a SIGKILL when the container is down.
         if number == libc::SIGKILL { self.settle(&id, run) } else { Ok(()) }
     }
@@ -113,6 +117,7 @@ impl Engine {
                 let record = handle::load(self.layout(), id.as_ref().ok().filter(|_| request.force)?).ok()?;
                 let (run, pidfd) = open_init(&record)?;
                 send(&pidfd, libc::SIGKILL).ok()?;
+                self.resume(&record);
                 Some(run)
             })
             .collect();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::container::{ExtraHost, LogOptions, Mount, Security, Streams, Tmpfs, Ulimit};
+use crate::container::{ExtraHost, LogOptions, Mount, Resources, Security, Streams, Tmpfs, Ulimit};
 
 /// Create a container.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,6 +58,12 @@ pub struct CreateRequest {
     pub extra_hosts: Vec<ExtraHost>,
     /// `--privileged --cap-add --cap-drop --security-opt`.
     pub security: Security,
+    /// `--memory`, `--cpus`, … .
+    pub resources: Resources,
+    /// `--cgroup-parent`; empty for the usual one.
+    pub cgroup_parent: String,
+    /// `--cgroupns`: empty, `host` or `private`.
+    pub cgroupns: String,
     /// `--pid`: empty, `private`, `host` or `container:REF`.
     pub pid: String,
     /// `--ipc`: empty, `private`, `shareable`, `host` or `container:REF`.
@@ -167,6 +173,13 @@ pub struct StopRequest {
     pub signal: Option<String>,
     /// Seconds before SIGKILL instead of the container's; negative waits for ever.
     pub timeout: Option<i64>,
+}
+
+/// Change a container's limits; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpdateRequest {
+    /// The new limits.
+    pub resources: Resources,
 }
 
 /// Remove a container.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::list::{Condition, ListRequest};
+use crate::cgroup::{Cgroups, Mode};
 use crate::container::status::Status;
 use crate::engine::Engine;
 
@@ -29,8 +30,10 @@ pub struct InfoView {
     pub logging_driver: String,
     /// Who makes cgroups: always the engine itself.
     pub cgroup_driver: String,
-    /// `1`, `2`, `hybrid`, or `none` when nothing is mounted.
+    /// What containers use: `1`, `2`, or `none` when nothing is mounted.
     pub cgroup_version: String,
+    /// Which hierarchies there are, in words.
+    pub cgroup_description: String,
     /// `uname -r`.
     pub kernel_version: String,
     /// The distribution's own name.
@@ -119,8 +122,13 @@ impl Engine {
                 0
             }
         };
-        let cgroup_version = cgroup_version();
-        if cgroup_version == "none" {
+        let cgroups = Cgroups::detect();
+        let (cgroup_version, cgroup_description) = match &cgroups {
+            Ok(cgroups) if cgroups.mode == Mode::V2 => ("2", cgroups.describe()),
+            Ok(cgroups) => ("1", cgroups.describe()),
+            Err(_) => ("none", String::new()),
+        };
+        if cgroups.is_err() {
             warnings.push("no cgroup file system is mounted: limits cannot be set".to_owned());
         }
         let system = rustix::system::uname();
@@ -135,6 +143,7 @@ impl Engine {
             logging_driver: "json-file".to_owned(),
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: cgroup_version.to_owned(),
+            cgroup_description,
             kernel_version: text(system.release()),
             operating_system: operating_system(),
             os_type: "linux".to_owned(),
@@ -146,22 +155,6 @@ impl Engine {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             warnings,
         })
-    }
-}
-
-/// What is mounted at `/sys/fs/cgroup` (cgroups(7)): the unified hierarchy itself, or a tmpfs with
-/// one directory per v1 controller, and in the hybrid form the unified one among them.
-fn cgroup_version() -> &'static str {
-    const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
-    let unified = |path: &str| rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2);
-    if unified("/sys/fs/cgroup") {
-        return "2";
-    }
-    let v1 = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|text| text.contains(" - cgroup "));
-    match (v1, unified("/sys/fs/cgroup/unified")) {
-        (true, true) => "hybrid",
-        (true, false) => "1",
-        (false, _) => "none",
     }
 }
 

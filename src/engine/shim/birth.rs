@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::{Orders, Steps};
-use crate::cgroup::{Cgroups, Group};
+use crate::cgroup::{Cgroups, Group, limits};
 use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{Config, ProcessRef};
 use crate::engine::Engine;
 use crate::engine::logs::LogWriter;
 use crate::engine::lower::{self, Lowered};
-use crate::engine::pipes::Pipes;
+use crate::engine::{pipes::Pipes, resources};
 use crate::error::Failure;
 use crate::runtime::StartFailure;
 use crate::runtime::plan::{self, Plan};
@@ -46,7 +46,14 @@ pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> 
     // init's own start (0.5 ms) runs on another processor while this one makes the cgroup and the
     // rest; on v2 the child is born into the cgroup, which must therefore exist first.
     let born_inside = cgroups.mode == crate::cgroup::Mode::V2;
-    let early = if born_inside { Some(make_group(&cgroups, &config, steps)?) } else { None };
+    let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+    let place = resources::place(&config).map_err(at("make cgroup"))?;
+    let make_group = |steps: &mut Steps| {
+        let made =
+            || cgroups.create(&place, &limits::extra_controllers(&limits)).context("make the container's cgroup");
+        steps.time("make cgroup", made).map_err(at("make cgroup"))
+    };
+    let early = if born_inside { Some(make_group(steps)?) } else { None };
     let namespaces = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let pipes = if config.process.tty { Pipes::none() } else { Pipes::new(config.process.open_stdin) }
         .map_err(at("make standard streams"))?;
@@ -69,8 +76,11 @@ pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> 
     let prepared = Unreleased { prepared: Some(prepared) };
     let group = match early {
         Some(group) => group,
-        None => make_group(&cgroups, &config, steps)?,
+        None => make_group(steps)?,
     };
+    // In force before init is let go, and while it is still being executed on the other processor.
+    let settings = limits::settings(&limits, cgroups.mode);
+    steps.time("set limits", || group.apply(&settings)).map_err(at("set limits"))?;
     launch.cgroup_tasks = group.join_files();
     let Plan { init: plan, .. } = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let log =
@@ -118,14 +128,6 @@ impl Drop for Unreleased {
     }
 }
 
-fn make_group(cgroups: &Cgroups, config: &Config, steps: &mut Steps) -> Result<Group, StartFailure> {
-    steps.time("make cgroup", || cgroups.create(config.id.as_str())).map_err(|error| StartFailure {
-        step: "make cgroup".into(),
-        call: None,
-        failure: Failure::from_error(&error.context("make the container's cgroup")),
-    })
-}
-
 fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     let own = std::process::id() as i32;
     let reference = |pid: i32| process::start_time(pid).map(|start_time| ProcessRef { pid, start_time });
@@ -145,12 +147,16 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
 pub fn plan_as_data(engine: &Engine, config: &Config) -> Result<serde_json::Value> {
     let cgroups = Cgroups::detect()?;
     let Lowered { spec, mut launch, .. } = lower::lower(engine.layout(), config, &cgroups)?;
-    let group = cgroups.group(config.id.as_str())?;
+    let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+    let group = cgroups.group_with(&resources::place(config)?, &limits::extra_controllers(&limits));
     launch.cgroup_tasks = group.join_files();
     let plan = plan::lower(&spec, &launch)?;
+    let settings =
+        limits::settings(&limits, cgroups.mode).into_iter().filter_map(|setting| setting.ways.into_iter().next());
     Ok(serde_json::json!({
         "namespaces": plan::namespace_names(plan.namespaces),
         "cgroup": group.members.iter().map(|member| &member.path).collect::<Vec<_>>(),
+        "limits": settings.map(|(file, value)| format!("{file} = {value}")).collect::<Vec<_>>(),
         "steps": plan.init.steps,
     }))
 }

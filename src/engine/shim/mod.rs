@@ -16,9 +16,9 @@ use rustix::fs::Mode;
 
 pub use birth::plan_as_data;
 
-use super::Engine;
 use super::streams::Lent;
 use super::wire::Notice;
+use super::{Engine, resources};
 use crate::cgroup::Cgroups;
 use crate::container::handle::Locked;
 use crate::container::status::Status;
@@ -121,9 +121,10 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     let layout = engine.layout();
     let id = orders.container.id().clone();
     let _ = std::fs::remove_file(layout.socket(&id));
-    if let Ok(cgroups) = Cgroups::detect() {
+    if let (Ok(cgroups), Ok(place)) = (Cgroups::detect(), resources::place(&orders.container.config)) {
+        let group = cgroups.group(&place);
         // The command may run already: the last step of a start is the record.
-        let _ = cgroups.group(id.as_str()).and_then(|group| group.kill_all().and_then(|()| group.remove()));
+        let _ = group.kill_all().and_then(|()| group.remove());
     }
     let code = match failure.failure.class {
         Class::CommandNotFound => 127,
