@@ -18,6 +18,8 @@ mod logs;
 mod naming;
 mod process;
 mod query;
+mod restart;
+mod restart_clients;
 mod run;
 mod selfcheck;
 mod streams;
