@@ -8,7 +8,7 @@ use super::create_request::Surroundings;
 use super::run::{ExplainAs, RunLine, lower_run};
 use super::spec::{self, Spec};
 use super::{container, exec, logs, ps, run};
-use crate::container::{ExtraHost, MountSource, Streams};
+use crate::container::{ExtraHost, MountSource, RestartPolicy, Streams};
 use crate::engine::request::PullPolicy;
 
 fn words(line: &str) -> Vec<String> {
@@ -278,6 +278,43 @@ fn exec_leaves_the_command_alone() {
     assert!(request.tty && request.interactive && !request.detach);
     assert_eq!(exec("c1 -- x").1.command, ["--", "x"]);
     assert!(exec("-d --privileged c1 x").1.privileged);
+}
+
+#[test]
+fn restart_policies() {
+    use RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+    for (text, policy) in [
+        ("busybox", No),
+        ("--restart= busybox", No),
+        ("--restart no --rm busybox", No),
+        ("--restart always busybox", Always),
+        ("--restart=always:0 busybox", Always),
+        ("--restart unless-stopped busybox", UnlessStopped),
+        ("--restart on-failure busybox", OnFailure { max_retries: 0 }),
+        ("--restart on-failure: busybox", OnFailure { max_retries: 0 }),
+        ("--restart on-failure:3 busybox", OnFailure { max_retries: 3 }),
+        ("--restart always --restart on-failure:4 busybox", OnFailure { max_retries: 4 }),
+    ] {
+        assert_eq!(line(text).create.restart, policy, "{text}");
+    }
+    for (text, why) in [
+        ("--restart always --rm", "conflicting options: cannot specify both --restart and --rm"),
+        ("--restart on-failure:x", "invalid restart policy format: maximum retry count must be an integer"),
+        ("--restart on-failure:3:4", "invalid restart policy format: maximum retry count must be an integer"),
+        ("--restart :3", "invalid restart policy format: no policy provided before colon"),
+        ("--restart always:3", "invalid restart policy: maximum retry count can only be used with 'on-failure'"),
+        (
+            "--restart no:-1",
+            "invalid restart policy: maximum retry count can only be used with 'on-failure' and cannot be negative",
+        ),
+        ("--restart on-failure:-1", "invalid restart policy: maximum retry count cannot be negative"),
+        (
+            "--restart sometimes",
+            "invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+        ),
+    ] {
+        assert_eq!(refused(&format!("{text} busybox")), why, "{text}");
+    }
 }
 
 #[test]

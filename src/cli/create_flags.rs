@@ -46,7 +46,6 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--publish",
     "-P",
     "--publish-all",
-    "--restart",
     "--runtime",
     "--storage-opt",
     "--use-api-socket",
@@ -68,6 +67,7 @@ pub(super) fn shared(command: Command) -> Command {
         .arg(value("platform", None, "string", "Set platform if the engine is multi-platform capable"))
         .arg(value("pull", None, "string", "Pull image before running (\"always\", \"missing\", \"never\")"))
         .arg(switch("quiet", Some('q'), "Suppress the pull output"))
+        .arg(value("restart", None, "string", "Restart policy to apply when a container exits (default \"no\")"))
         .arg(switch("rm", None, "Automatically remove the container when it exits"))
 }
 

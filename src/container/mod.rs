@@ -8,6 +8,7 @@ pub mod handle;
 pub mod names;
 pub mod random_name;
 pub mod resources;
+mod restart_policy;
 pub mod status;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use std::fmt;
 use jiff::Timestamp;
 pub use resources::{DeviceRate, HugepageLimit, Resources};
 use serde::{Deserialize, Serialize};
+
+pub use restart_policy::RestartPolicy;
 
 /// Version written into `config.json` and `state.json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -142,6 +145,9 @@ pub struct Config {
     /// Removed when it exits (`--rm`).
     #[serde(default)]
     pub auto_remove: bool,
+    /// Whether it is started again when it exits; read at each end, so it may be changed meanwhile.
+    #[serde(default, skip_serializing_if = "RestartPolicy::is_no")]
+    pub restart: RestartPolicy,
 }
 
 /// The image a container was made from, held by id so that moving a tag changes nothing.
@@ -378,9 +384,13 @@ pub struct State {
     /// When the last run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Timestamp>,
-    /// Times the restart policy has started it again.
+    /// Times the restart policy has started it again since the user did, the one to come included.
     #[serde(default)]
     pub restart_count: u32,
+    /// The user has told it to end, and it is not to be started again by its restart policy. Written
+    /// before the signal is sent, and only for containers that have a policy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped_by_user: bool,
 }
 
 impl State {
@@ -398,6 +408,7 @@ impl State {
             started: None,
             finished: None,
             restart_count: 0,
+            stopped_by_user: false,
         }
     }
 }

@@ -113,6 +113,9 @@ impl Engine {
                 .with_hint(format!("image {} names none; write one after the image", request.image))
                 .into());
         }
+        if request.auto_remove && !request.restart.is_no() {
+            return Err(Failure::usage("can't create 'AutoRemove' container with restart policy").into());
+        }
         let namespaces = self.namespaces(request)?;
         let hostname = hostname(id, request, &namespaces)?;
         let workdir = request.workdir.clone().or_else(|| Some(defaults.workdir.clone())).filter(|dir| !dir.is_empty());
@@ -184,6 +187,7 @@ impl Engine {
             stop_signal,
             stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             auto_remove: request.auto_remove,
+            restart: request.restart,
         })
     }
 

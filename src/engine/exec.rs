@@ -132,6 +132,13 @@ fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
             .into());
         }
         Status::Starting | Status::Running => {}
+        Status::Restarting => {
+            return Err(Failure::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                record.config.id
+            ))
+            .into());
+        }
         _ => return Err(not_running(record)),
     }
     let init = record.live_init().ok_or_else(|| not_running(record))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::cgroup::Hierarchy;
-use crate::container::{FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, Security, Ulimit};
+use crate::container::{FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, RestartPolicy, Security, Ulimit};
 use crate::runtime::plan;
 
 fn config() -> Config {
@@ -50,6 +50,7 @@ fn config() -> Config {
         stop_signal: "SIGTERM".into(),
         stop_timeout: 10,
         auto_remove: false,
+        restart: RestartPolicy::No,
         id,
     }
 }

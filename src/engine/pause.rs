@@ -61,6 +61,9 @@ impl Engine {
     pub(super) fn lock_running(&self, reference: &str) -> Result<Locked> {
         let id = handle::find(self.layout(), reference)?;
         match self.lock_settled(&id)? {
+            Some(container) if container.record().status() == Status::Restarting => {
+                Err(Failure::conflict(format!("Container {id} is restarting, wait until the container is running")).into())
+            }
             Some(container) if container.record().status().is_live() => Ok(container),
             _ => Err(Failure::conflict(format!("Container {id} is not running"))
                 .with_hint(format!("start it first: mydocker start {reference}"))

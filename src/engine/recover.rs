@@ -63,9 +63,14 @@ impl Engine {
     fn heal(&self, container: &mut Locked) -> Result<()> {
         self.discard_cgroup(container.id())?;
         let _ = fs::remove_file(self.layout().socket(container.id()));
-        container.state.exit_code = UNKNOWN_EXIT;
-        container.state.error = "its supervisor was killed, so its exit code is not known".into();
-        container.state.finished = Some(Timestamp::now());
+        container.state.error = if container.state.status == Status::Restarting {
+            // Nothing ran: code and time of the end are those of the last run.
+            "its supervisor was killed before it had started the container again".into()
+        } else {
+            container.state.exit_code = UNKNOWN_EXIT;
+            container.state.finished = Some(Timestamp::now());
+            "its supervisor was killed, so its exit code is not known".into()
+        };
         container.state.init = None;
         container.state.shim = None;
         container.transition(Status::Exited)

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::container::{ExtraHost, LogOptions, Mount, Resources, Security, Streams, Tmpfs, Ulimit};
+use crate::container::{ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit};
 
 /// Create a container.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -78,6 +78,8 @@ pub struct CreateRequest {
     pub pull: PullPolicy,
     /// `--rm`.
     pub auto_remove: bool,
+    /// `--restart`.
+    pub restart: RestartPolicy,
 }
 
 /// When a registry is asked for the image.

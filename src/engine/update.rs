@@ -23,7 +23,7 @@ impl Engine {
         let place = resources::place(&container.config)?;
         let warnings = resources::fit(&mut wanted, &place)?;
         let former = std::mem::replace(&mut container.config.resources, wanted);
-        let running = container.record().status().is_live();
+        let running = container.record().live_init().is_some();
         let done = if running { enforce(&container.config) } else { Ok(()) };
         if let Err(error) = done.and_then(|()| container.save_config()) {
             if running {

@@ -20,6 +20,8 @@ mod naming;
 mod pause;
 mod process;
 mod query;
+mod restart;
+mod restart_clients;
 mod run;
 mod selfcheck;
 mod streams;

@@ -15,7 +15,8 @@ use super::*;
 use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{
-    ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, ProcessRef, Security, State, Streams,
+    ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, ProcessRef, RestartPolicy, Security,
+    State, Streams,
 };
 use crate::sys::process;
 
@@ -171,6 +172,7 @@ fn config(log: LogOptions) -> Config {
         stop_signal: "SIGTERM".into(),
         stop_timeout: 10,
         auto_remove: false,
+        restart: RestartPolicy::No,
     }
 }
 

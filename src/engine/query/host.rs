@@ -112,7 +112,8 @@ impl Engine {
             let is = |condition: &Condition| matches!(condition, Condition::Known { status, .. } if wanted(*status));
             listing.containers.iter().filter(|container| is(&container.condition)).count()
         };
-        let running = status(|status| status.is_live() && status != Status::Paused);
+        // As with Docker, one that waits to be started again counts as stopped.
+        let running = status(|status| matches!(status, Status::Starting | Status::Running));
         let paused = status(|status| status == Status::Paused);
         let mut warnings: Vec<String> = listing.problems.iter().map(|problem| format!("{problem:#}")).collect();
         let images = match self.images() {

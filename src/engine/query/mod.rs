@@ -53,6 +53,8 @@ impl Engine {
 /// The exit code that is true now.
 fn exit_code(record: &Record) -> i32 {
     match (record.status(), record.state.status) {
+        // Between two runs the earlier one's is known, also when the shim was killed there.
+        (Status::Restarting, _) | (Status::Exited, Status::Restarting) => record.state.exit_code,
         (Status::Exited, recorded) if recorded.is_live() => UNKNOWN_EXIT,
         (Status::Exited | Status::Created, _) => record.state.exit_code,
         _ => 0,

@@ -73,6 +73,7 @@ fn config(name: &str, second: i64) -> Config {
         stop_signal: "SIGTERM".into(),
         stop_timeout: 10,
         auto_remove: false,
+        restart: RestartPolicy::No,
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::{Orders, Steps};
+use super::Steps;
 use crate::cgroup::{Cgroups, Group, limits};
 use crate::container::handle::Locked;
 use crate::container::status::Status;
@@ -19,28 +19,39 @@ use crate::error::Failure;
 use crate::runtime::StartFailure;
 use crate::runtime::plan::{self, Plan};
 use crate::runtime::spawn::{self, Birth, Prepared, Started};
+use crate::sys::tty::Size;
 use crate::sys::{channel, process};
+
+/// What a start is given: the first one, and those of the restart policy.
+pub(super) struct Start<'a> {
+    /// The container, locked until the start is recorded.
+    pub(super) container: &'a mut Locked,
+    /// Of its terminal.
+    pub(super) size: Option<Size>,
+    /// The shim's socket. The first start makes it, those that follow keep it.
+    pub(super) listener: &'a mut Option<OwnedFd>,
+}
 
 /// A container that runs, and what its supervision needs.
 pub(super) struct Running {
     pub(super) started: Started,
     pub(super) ends: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
-    pub(super) listener: OwnedFd,
     pub(super) log: LogWriter,
     pub(super) group: Group,
 }
 
-pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> Result<Running, StartFailure> {
+pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Result<Running, StartFailure> {
+    let Start { container, size, listener } = start;
     let at = |step: &str| {
         let step = step.to_owned();
         move |error: anyhow::Error| StartFailure { step, call: None, failure: Failure::from_error(&error) }
     };
     let layout = engine.layout();
-    let config = orders.container.config.clone();
+    let config = container.config.clone();
     let cgroups = steps.time("detect cgroups", Cgroups::detect).map_err(at("detect cgroups"))?;
     let Lowered { spec, mut launch, held } =
         steps.time("lower to a spec", || lower::lower(layout, &config, &cgroups)).map_err(at("lower to a spec"))?;
-    launch.terminal_size = orders.size;
+    launch.terminal_size = size;
     launch.timed = steps.timed;
 
     // init's own start (0.5 ms) runs on another processor while this one makes the cgroup and the
@@ -85,21 +96,21 @@ pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> 
     let Plan { init: plan, .. } = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let log =
         steps.time("open log", || LogWriter::open(&layout.log(&config.id), &config.log)).map_err(at("open log"))?;
-    let listener = steps
-        .time("listen", || channel::listen(&layout.socket(&config.id)))
-        .context("listen on the shim's socket")
-        .map_err(at("listen"))?;
+    if listener.is_none() {
+        let made = steps.time("listen", || channel::listen(&layout.socket(&config.id)));
+        *listener = Some(made.context("listen on the shim's socket").map_err(at("listen"))?);
+    }
 
     // The pid is on disk before init is let go: whatever happens next, the record names it.
     let pid = prepared.pid();
-    steps.time("record starting", || record_starting(&mut orders.container, pid)).map_err(at("record starting"))?;
+    steps.time("record starting", || record_starting(container, pid)).map_err(at("record starting"))?;
     let mut init_steps = Vec::new();
     let released = prepared.release(&plan).map_err(at("hand over the plan"))?;
     let started = released.wait(&mut init_steps);
     steps.list.extend(init_steps.into_iter().map(|step| ("init".to_owned(), step)));
     let started = started?;
     drop(held);
-    Ok(Running { started, ends: pipes.ours, listener, log, group })
+    Ok(Running { started, ends: pipes.ours, log, group })
 }
 
 /// An init that has not been released is killed when the start fails before that: closing the plan
