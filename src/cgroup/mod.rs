@@ -10,6 +10,7 @@
 
 mod group;
 mod mountinfo;
+mod stats;
 mod v1;
 mod v2;
 
@@ -21,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 pub use group::{Group, Member, View, ViewLink, ViewMount};
+pub use stats::{Descriptors, Meter, Usage};
 
 use crate::error::Failure;
 

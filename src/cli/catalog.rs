@@ -2,7 +2,7 @@
 
 use super::output::Refusal;
 use super::spec::Spec;
-use super::{container, exec, image, inspect, logs, ps, run, system};
+use super::{container, exec, image, inspect, logs, ps, run, stats, system, top};
 
 /// A command under one of its words.
 pub(super) struct Entry {
@@ -44,7 +44,9 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
     entry(&["start"], &container::START),
+    entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
+    entry(&["top"], &top::TOP),
     entry(&["wait"], &container::WAIT),
 ];
 
@@ -66,7 +68,9 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["rm", "remove"], &container::REMOVE),
             entry(&["run"], &run::RUN),
             entry(&["start"], &container::START),
+            entry(&["stats"], &stats::STATS),
             entry(&["stop"], &container::STOP),
+            entry(&["top"], &top::TOP),
             entry(&["wait"], &container::WAIT),
         ],
     },

@@ -23,12 +23,15 @@ mod output;
 mod ps;
 mod quantity;
 mod run;
+mod screen;
 mod security;
 mod spec;
+mod stats;
 mod system;
 mod table;
 mod template;
 mod timeline;
+mod top;
 
 #[cfg(test)]
 mod argv_tests;

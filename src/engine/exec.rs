@@ -138,13 +138,14 @@ fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
     process::open_verified(init.pid, init.start_time).ok_or_else(|| not_running(record))
 }
 
-fn not_running(record: &Record) -> anyhow::Error {
+pub(super) fn not_running(record: &Record) -> anyhow::Error {
     Failure::conflict(format!("container {} is not running", record.config.id))
         .with_hint(format!("start it first: mydocker start {}", record.config.name))
         .into()
 }
 
-fn window() -> Option<tty::Size> {
+/// The size of the caller's terminal, if he has one.
+pub fn window() -> Option<tty::Size> {
     [1, 0, 2].into_iter().find_map(|number| tty::size(fd::standard(number)))
 }
 

@@ -1,4 +1,4 @@
-//! Questions: list, inspect, info, version. Reads records and the kernel, writes nothing.
+//! Questions: list, inspect, stats, top, info, version. Reads records and the kernel, writes nothing.
 //!
 //! Answers are typed views, for front ends to render. Each record is read once, without a lock;
 //! what the kernel says of its processes overrules what was recorded.
@@ -10,6 +10,8 @@ mod inspect_view;
 mod list;
 mod pattern;
 mod size;
+mod stats;
+mod top;
 pub mod wording;
 
 #[cfg(test)]
@@ -20,6 +22,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Engine;
+use crate::cgroup::{Cgroups, Group};
 use crate::container::ContainerId;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
@@ -29,6 +32,8 @@ pub use host::{InfoView, ProgramView, VersionView};
 pub use inspect_view::*;
 pub use list::{Condition, ContainerSummary, ListRequest, Listing, MountSummary};
 pub use size::Size;
+pub use stats::{ContainerStats, FIRST_WINDOW, INTERVAL, Monitor, Reading, Round, StatsRequest};
+pub use top::ProcessTable;
 
 /// Exit code shown for a run whose end nobody could write down (as Docker's after its daemon died).
 const UNKNOWN_EXIT: i32 = 255;
@@ -48,6 +53,11 @@ impl Engine {
         }
         Ok(record)
     }
+}
+
+/// The cgroup of a container that runs.
+fn group_of(cgroups: &Cgroups, record: &Record) -> Result<Group> {
+    cgroups.group(record.config.id.as_str())
 }
 
 /// The exit code that is true now.
