@@ -139,8 +139,8 @@ mod tests {
     fn the_table_is_dockers() {
         assert_eq!(
             shown(Some(READING), "table"),
-            "CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT     MEM %     NET I/O           BLOCK I/O    PIDS\n\
-             0123456789ab   web-1     123.46%   1.5MiB / 7.753GiB     0.02%     1.2kB / 3.4kB     0B / 147kB   3\n"
+            "CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O         BLOCK I/O    PIDS\n\
+             0123456789ab   web-1     123.46%   1.5MiB / 7.753GiB   0.02%     1.2kB / 3.4kB   0B / 147kB   3\n"
         );
         assert!(shown(None, "table").ends_with(
             "\n0123456789ab   web-1     --        -- / --             --        --        --          --\n"

@@ -20,5 +20,7 @@ mod process;
 mod query;
 mod run;
 mod selfcheck;
+mod stats;
 mod streams;
 mod terminal;
+mod top;

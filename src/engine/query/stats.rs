@@ -134,6 +134,8 @@ struct Known {
     stamp: Option<Duration>,
     name: String,
     created: Option<Timestamp>,
+    /// Its record cannot be read, and that has been told.
+    damaged: bool,
     run: Option<Run>,
 }
 
@@ -265,8 +267,10 @@ impl Monitor {
                 }
                 Err(_) if self.engine.is_being_made(&id) => continue,
                 Err(error) => {
-                    known = Known::default();
-                    self.problems.push(error);
+                    if !known.damaged {
+                        self.problems.push(error);
+                    }
+                    known = Known { damaged: true, ..Known::default() };
                 }
             }
             held += usize::from(known.is_held());
@@ -322,6 +326,7 @@ impl Known {
     fn update(&mut self, record: &Record, cgroups: &Cgroups, descriptors: Descriptors) -> Result<()> {
         self.name.clone_from(&record.config.name);
         self.created = Some(record.config.created);
+        self.damaged = false;
         let last = record.state.init.filter(|_| record.state.status.is_live());
         if let (Some(run), Some(process)) = (&self.run, last)
             && run.process == process

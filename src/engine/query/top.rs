@@ -225,8 +225,10 @@ mod tests {
 
     #[test]
     fn rows_are_those_of_ps() {
-        let moment =
-            Moment { now: "2024-03-05T10:30:00[UTC]".parse().unwrap(), since_boot: Duration::from_secs(100 * 86400) };
+        let moment = Moment {
+            now: "2024-03-05T10:30:00+00:00[+00:00]".parse().unwrap(),
+            since_boot: Duration::from_secs(100 * 86400),
+        };
         let began = |days: u64, hours: u64| moment.since_boot - Duration::from_secs(days * 86400 + hours * 3600);
         let process = |started, cpu, command: &str| Process {
             pid: 42,
