@@ -190,11 +190,9 @@ fn filter(text: &str, pids: &[i32]) -> Result<ProcessTable> {
     let mut processes = Vec::new();
     let mut ours = false;
     for line in lines {
-        let row = split(line, titles.len());
-        let Some(pid) = row.get(column) else { continue };
+        let Some(row) = row_with_pid(line, titles.len(), column) else { continue };
         // `-` stands for a thread of the process above (ps m).
-        if pid != "-" {
-            let pid: i32 = pid.parse().map_err(|_| Failure::engine(format!("Unexpected pid '{pid}' in ps output")))?;
+        if let Ok(pid) = row[column].parse() {
             ours = pids.contains(&pid);
         }
         if ours {
@@ -202,6 +200,24 @@ fn filter(text: &str, pids: &[i32]) -> Result<ProcessTable> {
         }
     }
     Ok(ProcessTable { titles, processes })
+}
+
+/// The cells of a line whose column `pid` holds a process id or `-`; `None` when there is no such thing.
+///
+/// Texts before it may hold blanks, names of processes above all (`mydocker: shim web`): then the id is the next number
+/// to the right, and what stands in between belongs to the column before.
+fn row_with_pid(line: &str, columns: usize, pid: usize) -> Option<Vec<String>> {
+    let behind: Vec<&str> = line.split_ascii_whitespace().skip(pid).collect();
+    let shift = match behind.first()? {
+        word if *word == "-" => 0,
+        _ => behind.iter().position(|word| word.parse::<i32>().is_ok())?,
+    };
+    let mut cells = split(line, columns + shift);
+    if shift > 0 {
+        let name = cells.drain(pid.checked_sub(1)?..pid + shift).collect::<Vec<_>>().join(" ");
+        cells.insert(pid - 1, name);
+    }
+    Some(cells)
 }
 
 /// Cuts a line into so many columns, the last of which may hold blanks.
@@ -268,8 +284,16 @@ mod tests {
         let error = |text: &str| format!("{:#}", filter(text, &[1]).unwrap_err());
         assert_eq!(error("TTY CMD\n? sh\n"), "Couldn't find PID field in ps output");
         assert_eq!(error(""), "Couldn't find PID field in ps output");
-        assert_eq!(error("PID CMD\nx sh\n"), "Unexpected pid 'x' in ps output");
+        assert_eq!(filter("PID CMD\nx sh\n", &[1]).unwrap().processes, [[""; 0]; 0]);
         assert_eq!(filter("CMD PID\nsh\n", &[1]).unwrap().processes, [[""; 0]; 0]);
+    }
+
+    #[test]
+    fn names_before_the_process_id_may_hold_blanks() {
+        let text = "STAT COMMAND           PID   ARGS\nS    mydocker: shim w   41   x\nS    a b  c   42   sleep  1\nS sh 43 y\n";
+        assert_eq!(filter(text, &[42]).unwrap().processes, [["S", "a b c", "42", "sleep  1"]]);
+        assert_eq!(filter(text, &[41]).unwrap().processes, [["S", "mydocker: shim w", "41", "x"]]);
+        assert_eq!(filter(text, &[43]).unwrap().processes, [["S", "sh", "43", "y"]]);
     }
 
     #[test]
