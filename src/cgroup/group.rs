@@ -208,7 +208,7 @@ impl Group {
         View::Directories { mounts, links }
     }
 
-    fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         let path = self.members.first().map(|member| member.path.display().to_string());
         format!("cgroup {}", path.unwrap_or_default())
     }

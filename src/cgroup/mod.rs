@@ -15,6 +15,7 @@ pub mod limits;
 mod mountinfo;
 mod oom;
 mod place;
+mod stats;
 mod v1;
 mod v2;
 
@@ -29,6 +30,7 @@ pub use group::{Group, Member, View, ViewLink, ViewMount};
 pub use limits::Setting;
 pub use oom::OomWatch;
 pub use place::Place;
+pub use stats::{Descriptors, Meter, Usage};
 
 use crate::error::Failure;
 

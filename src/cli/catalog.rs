@@ -2,7 +2,7 @@
 
 use super::output::Refusal;
 use super::spec::Spec;
-use super::{container, exec, image, inspect, logs, ps, resources, run, system};
+use super::{container, exec, image, inspect, logs, ps, resources, run, stats, system, top};
 
 /// A command under one of its words.
 pub(super) struct Entry {
@@ -45,7 +45,9 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
     entry(&["start"], &container::START),
+    entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
+    entry(&["top"], &top::TOP),
     entry(&["unpause"], &container::UNPAUSE),
     entry(&["update"], &resources::UPDATE),
     entry(&["wait"], &container::WAIT),
@@ -70,7 +72,9 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["rm", "remove"], &container::REMOVE),
             entry(&["run"], &run::RUN),
             entry(&["start"], &container::START),
+            entry(&["stats"], &stats::STATS),
             entry(&["stop"], &container::STOP),
+            entry(&["top"], &top::TOP),
             entry(&["unpause"], &container::UNPAUSE),
             entry(&["update"], &resources::UPDATE),
             entry(&["wait"], &container::WAIT),

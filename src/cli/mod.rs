@@ -24,12 +24,15 @@ mod ps;
 mod quantity;
 mod resources;
 mod run;
+mod screen;
 mod security;
 mod spec;
+mod stats;
 mod system;
 mod table;
 mod template;
 mod timeline;
+mod top;
 
 #[cfg(test)]
 mod argv_tests;

@@ -34,7 +34,7 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let target = open_target(&record, reference)?;
-        let group = Cgroups::detect()?.group(&resources::place(&record.config)?).existing();
+        let group = resources::group(&Cgroups::detect()?, &record.config)?;
         let plan = exec_plan(&record, &group, request)?;
         let pipes = if request.tty || request.detach { Pipes::none()? } else { Pipes::new(request.interactive)? };
         let program = process::own_program().context("open our own program")?;
@@ -145,13 +145,14 @@ fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
     process::open_verified(init.pid, init.start_time).ok_or_else(|| not_running(record))
 }
 
-fn not_running(record: &Record) -> anyhow::Error {
+pub(super) fn not_running(record: &Record) -> anyhow::Error {
     Failure::conflict(format!("container {} is not running", record.config.id))
         .with_hint(format!("start it first: mydocker start {}", record.config.name))
         .into()
 }
 
-fn window() -> Option<tty::Size> {
+/// The size of the caller's terminal, if he has one.
+pub fn window() -> Option<tty::Size> {
     [1, 0, 2].into_iter().find_map(|number| tty::size(fd::standard(number)))
 }
 

@@ -6,8 +6,7 @@
 use anyhow::{Context, Result};
 
 use super::{Engine, resources};
-use crate::cgroup::{Cgroups, Group};
-use crate::container::Config;
+use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Locked, Record};
 use crate::container::status::Status;
 use crate::error::Failure;
@@ -19,7 +18,7 @@ impl Engine {
         if container.record().status() == Status::Paused {
             return Err(Failure::conflict(format!("Container {} is already paused", container.id())).into());
         }
-        let group = group_of(&container.config)?;
+        let group = resources::group(&Cgroups::detect()?, &container.config)?;
         // It may still be recorded as starting: the shim records *running* after it has told its caller.
         container.state.status = Status::Running;
         container.transition(Status::Paused)?;
@@ -37,7 +36,7 @@ impl Engine {
         if container.record().status() != Status::Paused {
             return Err(Failure::conflict(format!("Container {} is not paused", container.id())).into());
         }
-        group_of(&container.config)?.thaw();
+        resources::group(&Cgroups::detect()?, &container.config)?.thaw();
         container.transition(Status::Running)
     }
 
@@ -49,7 +48,7 @@ impl Engine {
         }
         let thawed = (|| -> Result<()> {
             let mut container = Locked::acquire(self.layout(), &record.config.id)?;
-            group_of(&container.config)?.thaw();
+            resources::group(&Cgroups::detect()?, &container.config)?.thaw();
             if container.state.status == Status::Paused { container.transition(Status::Running) } else { Ok(()) }
         })();
         if let Err(error) = thawed {
@@ -62,7 +61,8 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         match self.lock_settled(&id)? {
             Some(container) if container.record().status() == Status::Restarting => {
-                Err(Failure::conflict(format!("Container {id} is restarting, wait until the container is running")).into())
+                Err(Failure::conflict(format!("Container {id} is restarting, wait until the container is running"))
+                    .into())
             }
             Some(container) if container.record().status().is_live() => Ok(container),
             _ => Err(Failure::conflict(format!("Container {id} is not running"))
@@ -70,9 +70,4 @@ impl Engine {
                 .into()),
         }
     }
-}
-
-/// The cgroup of a container that runs.
-pub fn group_of(config: &Config) -> Result<Group> {
-    Ok(Cgroups::detect()?.group(&resources::place(config)?).existing())
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 
 use anyhow::Result;
 
-use crate::cgroup::{Cgroups, Mode, Place};
+use crate::cgroup::{Cgroups, Group, Mode, Place};
 use crate::container::{Config, DeviceRate, Resources};
 use crate::error::Failure;
 
@@ -17,6 +17,11 @@ const LEAST_MEMORY: i64 = 6 << 20;
 /// Where a container's cgroup lies.
 pub fn place(config: &Config) -> Result<Place> {
     Place::new(&config.cgroup_parent, config.id.as_str())
+}
+
+/// The cgroup of a container that runs: what is there of it.
+pub fn group(cgroups: &Cgroups, config: &Config) -> Result<Group> {
+    Ok(cgroups.group(&place(config)?).existing())
 }
 
 /// Checks limits that make sense by themselves or do not. Pure but for the host's processors, memory nodes and

@@ -168,9 +168,37 @@ fn operating_system() -> String {
 }
 
 /// `MemTotal` of /proc/meminfo, in bytes.
-fn memory() -> u64 {
+pub(super) fn memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|number| number.trim().parse().ok());
     kibibytes.unwrap_or(0u64).saturating_mul(1024)
+}
+
+/// Processors that are online, whatever this process may use of them (`/sys/devices/system/cpu/online`).
+pub(super) fn online_cpus() -> u32 {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let listed = count_listed(text.trim()).filter(|count| *count > 0);
+    listed.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
+}
+
+/// How many numbers a list like `0-3,5` has; `None` when it is none.
+fn count_listed(list: &str) -> Option<u32> {
+    let span = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    list.split(',').map(span).try_fold(0u32, |sum, count| sum.checked_add(count?))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lists_of_processors_are_counted() {
+        for (list, count) in [("0", Some(1)), ("0-3", Some(4)), ("0-3,5,8-9", Some(7)), ("", None), ("3-1", None)] {
+            assert_eq!(super::count_listed(list), count, "{list}");
+        }
+        assert!(super::online_cpus() >= 1);
+    }
 }

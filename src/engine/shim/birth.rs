@@ -149,6 +149,7 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     state.exit_code = 0;
     state.error.clear();
     state.oom_killed = false;
+    state.oom = None;
     state.started = Some(Timestamp::now());
     state.finished = None;
     container.transition(Status::Starting)

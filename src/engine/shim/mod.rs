@@ -7,6 +7,7 @@
 //! log, and the next command does its clean-up (`recover`).
 
 mod birth;
+mod memory;
 mod restart;
 mod runs;
 mod watch;

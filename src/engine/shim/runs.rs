@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::birth::{self, Running, Start};
+use super::memory::Memory;
 use super::restart::{self, End};
 use super::watch::{Run, Shim};
 use super::{Orders, Steps, undo};
@@ -77,7 +78,7 @@ impl Shim<'_> {
         let code = match streams {
             Some(mut streams) => {
                 streams.clients.extend(lent.map(|lent| Client::new(0, lent)));
-                self.run = Some(Run { process, pidfd: child.pidfd, streams });
+                self.run = Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()) });
                 process::trim_memory();
                 self.until_end()
             }
@@ -95,20 +96,24 @@ impl Shim<'_> {
             // Processes that shared somebody else's PID namespace may have outlived the first one.
             let _ = group.kill_all();
         }
-        let clients = self.run.take().map(|mut run| {
+        let (clients, oom) = self.run.take().map_or((Vec::new(), None), |mut run| {
             run.streams.drain();
-            run.streams.clients
+            (run.streams.clients, run.memory.report(&self.id))
         });
         if !config.auto_remove {
             let _ = recover::discard_group(&group);
         }
         self.ended = process.map(|process| (process, code));
         let next = match Locked::acquire(self.engine.layout(), &self.id) {
-            Ok(mut container) if is_ours(&container.state) => self.record_end(&mut container, code, lasted),
+            Ok(mut container) if is_ours(&container.state) => {
+                container.state.oom_killed |= oom.is_some();
+                container.state.oom = oom.or(container.state.oom.take());
+                self.record_end(&mut container, code, lasted)
+            }
             // Gone already: somebody removed it by force.
             _ => Next::Leave,
         };
-        self.tell_end(code, clients.unwrap_or_default());
+        self.tell_end(code, clients);
         next
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFlags, Timespec};
 
 use super::Orders;
+use super::memory::Memory;
 use crate::container::handle::Locked;
 use crate::container::{ContainerId, ProcessRef};
 use crate::engine::Engine;
@@ -54,6 +55,7 @@ pub(super) struct Run {
     pub(super) process: Option<ProcessRef>,
     pub(super) pidfd: OwnedFd,
     pub(super) streams: Streams,
+    pub(super) memory: Memory,
 }
 
 /// A client whose run has ended with this code.
@@ -65,6 +67,7 @@ struct Parting {
 /// What a ready descriptor of the shim belongs to.
 enum Event {
     Ended,
+    Memory,
     Connection,
     Peer(u64),
     Stream(Watch),
@@ -142,6 +145,7 @@ impl<'a> Shim<'a> {
         for event in self.wait(deadline) {
             match event {
                 Event::Ended => ended = true,
+                Event::Memory => self.memory_ran_out(),
                 Event::Connection => self.welcome(),
                 Event::Peer(token) => self.hear(token),
                 Event::Stream(watch) => self.move_bytes(watch),
@@ -176,6 +180,10 @@ impl<'a> Shim<'a> {
             run.streams.watch(&mut watched);
             events.push(Event::Ended);
             set.push(rustix::event::PollFd::new(&run.pidfd, PollFlags::IN));
+            if let Some((descriptor, flags)) = run.memory.awaited() {
+                events.push(Event::Memory);
+                set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
+            }
         }
         for parting in &self.parting {
             parting.client.watch(&mut watched);
@@ -193,7 +201,9 @@ impl<'a> Shim<'a> {
             set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
         }
         let rest = (rest || self.run.as_ref().is_some_and(|run| run.streams.is_resting())).then_some(REST);
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let look = self.run.as_ref().and_then(|run| run.memory.next_look());
+        let left = deadline.into_iter().chain(look).min();
+        let left = left.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let limit = rest.into_iter().chain(left).min().and_then(|limit| Timespec::try_from(limit).ok());
         if rustix::event::poll(&mut set, limit.as_ref()).is_err() {
             return Vec::new();
@@ -202,7 +212,27 @@ impl<'a> Shim<'a> {
         if let Some(run) = &mut self.run {
             run.streams.wake();
         }
-        events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect()
+        let mut events: Vec<Event> =
+            events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect();
+        if look.is_some_and(|look| look <= Instant::now()) {
+            events.push(Event::Memory);
+        }
+        events
+    }
+
+    /// Records that the kernel has killed a process of the container, which may go on without it.
+    fn memory_ran_out(&mut self) {
+        let Some(run) = self.run.as_mut() else { return };
+        if !run.memory.look() {
+            return;
+        }
+        let Ok(mut container) = Locked::acquire(self.engine.layout(), &self.id) else { return };
+        if container.state.init == run.process {
+            container.state.oom_killed = true;
+            container.state.oom = run.memory.report(&self.id);
+            // What cannot be written now is written at the end.
+            let _ = container.save_state();
+        }
     }
 
     fn welcome(&mut self) {
