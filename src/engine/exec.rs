@@ -38,15 +38,22 @@ impl Engine {
         let plan = exec_plan(&record, &group, request)?;
         let pipes = if request.tty || request.detach { Pipes::none()? } else { Pipes::new(request.interactive)? };
         let program = process::own_program().context("open our own program")?;
-        let directory = group.v2_dir_fd()?;
-        let prepared = spawn::prepare(&Birth {
-            name: &record.config.name,
-            program: program.as_fd(),
-            namespaces: 0,
-            pid_namespace: None,
-            cgroup: directory.as_ref().map(AsFd::as_fd),
-            streams: pipes.child.each_ref().map(AsFd::as_fd),
-            target: Some(target.as_fd()),
+        let prepare = |directory: Option<OwnedFd>| {
+            spawn::prepare(&Birth {
+                name: &record.config.name,
+                program: program.as_fd(),
+                namespaces: 0,
+                pid_namespace: None,
+                cgroup: directory.as_ref().map(AsFd::as_fd),
+                streams: pipes.child.each_ref().map(AsFd::as_fd),
+                target: Some(target.as_fd()),
+            })
+        };
+        let prepared = prepare(group.v2_dir_fd()?).or_else(|error| match record.live_init() {
+            // A container that manages cgroups itself has given its controllers to groups below its own, which may
+            // have no processes then: its first process shows where they are.
+            Some(init) if is_busy(&error) => prepare(group.v2_dir_fd_of(init.pid)?),
+            _ => Err(error),
         })?;
         drop(pipes.child);
         // Before the command can run: its first words and the user's first keys must meet raw mode.
@@ -121,6 +128,10 @@ fn exec_plan(record: &Record, group: &Group, request: &ExecRequest) -> Result<In
     };
     steps.extend(process_steps(&process, &launch)?);
     Ok(InitPlan { steps, timed: false })
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
 fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {

@@ -177,11 +177,13 @@ pub struct StopRequest {
     pub timeout: Option<i64>,
 }
 
-/// Change a container's limits; what is `None` stays.
+/// Change a container's limits and restart policy; what is `None` stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpdateRequest {
     /// The new limits.
     pub resources: Resources,
+    /// The new restart policy.
+    pub restart: Option<RestartPolicy>,
 }
 
 /// Remove a container.

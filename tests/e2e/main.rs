@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod naming;
+mod nesting;
 mod oom;
 mod pause;
 mod process;
