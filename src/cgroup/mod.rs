@@ -8,6 +8,7 @@
 //! The parent `mydocker` is made on demand and stays, like Docker's own: making it anew for each container would
 //! double the work. [`Cgroups::remove_parent`] takes it away when nothing runs.
 
+mod devices;
 mod group;
 mod mountinfo;
 mod v1;
