@@ -3,7 +3,7 @@
 use clap::Command;
 
 use super::spec::{list, optional_value, switch, value};
-use super::{environment, security};
+use super::{device, environment, security};
 
 /// Flags of Docker that this engine does not have yet. They are refused by name: ignoring a limit
 /// or a published port would be a lie.
@@ -24,8 +24,6 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--cpus",
     "--cpuset-cpus",
     "--cpuset-mems",
-    "--device",
-    "--device-cgroup-rule",
     "--device-read-bps",
     "--device-read-iops",
     "--device-write-bps",
@@ -80,7 +78,7 @@ pub(super) const UNSUPPORTED: &[&str] = &[
 /// Flags of `run` and `create`.
 pub(super) fn shared(command: Command) -> Command {
     let command = process(command).args(environment::flags());
-    files(namespaces(security::flags(command)))
+    files(namespaces(device::flags(security::flags(command))))
         .arg(value("cidfile", None, "string", "Write the container ID to the file"))
         .arg(list("label", Some('l'), "list", "Set meta data on a container"))
         .arg(list("label-file", None, "list", "Read in a line delimited file of labels"))

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
-use super::{quantity, security};
+use super::{device, quantity, security};
 use crate::container::{ExtraHost, LogOptions, Mount, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
@@ -52,6 +52,8 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         shm_size: shm_size(matches)?,
         sysctls: security::sysctls(matches)?,
         extra_hosts: extra_hosts(matches)?,
+        devices: device::devices(matches)?,
+        device_rules: device::rules(matches)?,
         security: security::security(matches)?,
         pid: namespace(matches, "pid", &["", "private", "host"])?,
         ipc: namespace(matches, "ipc", &["", "private", "shareable", "host"])?,

@@ -12,7 +12,7 @@ use tracing::debug_span;
 
 use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
-use super::{Engine, files, recover, shim};
+use super::{Engine, devices, files, recover, shim};
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
@@ -166,6 +166,8 @@ impl Engine {
             extra_hosts: request.extra_hosts.clone(),
             sysctls: request.sysctls.clone(),
             ulimits: request.ulimits.clone(),
+            devices: devices::mappings(request)?,
+            device_rules: devices::checked_rules(request)?,
             security,
             labels,
             log: request.log.clone(),
@@ -370,7 +372,7 @@ fn name_anonymous(mut mount: Mount) -> Result<Mount> {
 }
 
 /// A clean absolute path inside the container: no `.`, no `..`, no double slash.
-fn absolute(path: &str, what: &str) -> Result<String> {
+pub(super) fn absolute(path: &str, what: &str) -> Result<String> {
     if !path.starts_with('/') {
         return Err(Failure::usage(format!("invalid {what} {path:?}: it must be an absolute path")).into());
     }

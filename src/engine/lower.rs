@@ -8,12 +8,12 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    Mount as SpecMount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec,
-    SpecBuilder, UserBuilder,
+    LinuxResources, Mount as SpecMount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder,
+    Spec, SpecBuilder, UserBuilder,
 };
 use rustix::fs::{Mode, OFlags};
 
-use super::devices;
+use super::devices::{self, Devices};
 use crate::cgroup::{Cgroups, Mode as CgroupMode, View};
 use crate::container::{Config, ContainerId, Mount, MountSource, NamespaceMode, NetworkMode, Tmpfs, handle};
 use crate::error::Failure;
@@ -84,13 +84,13 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
 
     let confined = !privileged && !config.security.unconfined_paths;
     let paths = |list: &[&str]| if confined { list.iter().map(|&p| p.to_owned()).collect() } else { Vec::new() };
-    let mut devices = spec::default_devices();
-    if privileged {
-        devices.extend(devices::of_host());
-    }
+    let Devices { nodes, rules } = devices::lower(config)?;
+    let mut resources = LinuxResources::default();
+    resources.set_devices(Some(rules));
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .devices(devices)
+        .devices(nodes)
+        .resources(resources)
         .sysctl(sysctls(config))
         .cgroups_path(format!("/mydocker/{id}"))
         .rootfs_propagation(propagation)

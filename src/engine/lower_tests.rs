@@ -41,6 +41,8 @@ fn config() -> Config {
         extra_hosts: vec![],
         sysctls: Default::default(),
         ulimits: vec![],
+        devices: vec![],
+        device_rules: vec![],
         security: Security::default(),
         labels: Default::default(),
         log: LogOptions::default(),

@@ -162,6 +162,8 @@ fn config(log: LogOptions) -> Config {
         extra_hosts: vec![],
         sysctls: Default::default(),
         ulimits: vec![],
+        devices: vec![],
+        device_rules: vec![],
         security: Security::default(),
         labels: Default::default(),
         log,

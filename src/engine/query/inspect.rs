@@ -9,7 +9,7 @@ use super::inspect_view::*;
 use super::{exit_code, list};
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::{LogOptions, Mount, MountSource, NamespaceMode, NetworkMode, Security};
+use crate::container::{DeviceMapping, LogOptions, Mount, MountSource, NamespaceMode, NetworkMode, Security};
 use crate::engine::Engine;
 use crate::image::Store;
 use crate::layout::Layout;
@@ -162,7 +162,8 @@ fn host_config(record: &Record) -> HostConfigView {
         nano_cpus: 0,
         cgroup_parent: String::new(),
         cpuset_cpus: String::new(),
-        devices: Vec::new(),
+        devices: config.devices.iter().map(device).collect(),
+        device_cgroup_rules: given(&config.device_rules),
         pids_limit: None,
         ulimits: config
             .ulimits
@@ -171,6 +172,14 @@ fn host_config(record: &Record) -> HostConfigView {
             .collect(),
         masked_paths: paths(&MASKED),
         readonly_paths: paths(&READ_ONLY),
+    }
+}
+
+fn device(device: &DeviceMapping) -> DeviceView {
+    DeviceView {
+        path_on_host: device.host.clone(),
+        path_in_container: device.container.clone(),
+        cgroup_permissions: device.permissions.clone(),
     }
 }
 

@@ -103,7 +103,8 @@ pub struct HostConfigView {
     pub nano_cpus: u64,
     pub cgroup_parent: String,
     pub cpuset_cpus: String,
-    pub devices: Vec<String>,
+    pub devices: Vec<DeviceView>,
+    pub device_cgroup_rules: Option<Vec<String>>,
     pub pids_limit: Option<i64>,
     pub ulimits: Vec<UlimitView>,
     pub masked_paths: Option<Vec<String>>,
@@ -127,6 +128,16 @@ pub struct LogConfigView {
 pub struct RestartPolicyView {
     pub name: String,
     pub maximum_retry_count: u32,
+}
+
+/// An element of `HostConfig.Devices`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names are Docker's")]
+pub struct DeviceView {
+    pub path_on_host: String,
+    pub path_in_container: String,
+    pub cgroup_permissions: String,
 }
 
 /// An element of `HostConfig.Ulimits`; -1 is unlimited.

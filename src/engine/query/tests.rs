@@ -64,6 +64,8 @@ fn config(name: &str, second: i64) -> Config {
         extra_hosts: vec![],
         sysctls: BTreeMap::new(),
         ulimits: vec![Ulimit { name: "core".into(), soft: 0, hard: u64::MAX }],
+        devices: vec![],
+        device_rules: vec![],
         security: Security { cap_add: vec!["NET_ADMIN".into()], ..Security::default() },
         labels: BTreeMap::from([("tier".to_owned(), format!("l-{name}"))]),
         log: LogOptions::default(),

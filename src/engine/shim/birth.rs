@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 
 use super::{Orders, Steps};
 use crate::cgroup::{Cgroups, Group};
@@ -71,6 +72,7 @@ pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> 
         Some(group) => group,
         None => make_group(&cgroups, &config, steps)?,
     };
+    confine_devices(&group, &spec, steps)?;
     launch.cgroup_tasks = group.join_files();
     let Plan { init: plan, .. } = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let log =
@@ -126,6 +128,22 @@ fn make_group(cgroups: &Cgroups, config: &Config, steps: &mut Steps) -> Result<G
     })
 }
 
+/// Before init is released, so that nobody in the group has opened a device yet; beside init's own start, because the
+/// kernel takes a few tenths of a millisecond for a device program.
+fn confine_devices(group: &Group, spec: &Spec, steps: &mut Steps) -> Result<(), StartFailure> {
+    let step = "restrict devices";
+    steps.time(step, || group.restrict_devices(device_rules(spec))).map_err(|error| StartFailure {
+        step: step.into(),
+        call: None,
+        failure: Failure::from_error(&error),
+    })
+}
+
+fn device_rules(spec: &Spec) -> &[LinuxDeviceCgroup] {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default()
+}
+
 fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     let own = std::process::id() as i32;
     let reference = |pid: i32| process::start_time(pid).map(|start_time| ProcessRef { pid, start_time });
@@ -151,6 +169,7 @@ pub fn plan_as_data(engine: &Engine, config: &Config) -> Result<serde_json::Valu
     Ok(serde_json::json!({
         "namespaces": plan::namespace_names(plan.namespaces),
         "cgroup": group.members.iter().map(|member| &member.path).collect::<Vec<_>>(),
+        "devices": group.device_plan(device_rules(&spec))?,
         "steps": plan.init.steps,
     }))
 }
