@@ -9,6 +9,7 @@
 //! The parent `mydocker` is made on demand and stays, like Docker's own: making it anew for each container would
 //! double the work. [`Cgroups::remove_parent`] takes it away when nothing runs.
 
+mod devices;
 mod freezer;
 mod group;
 pub mod limits;

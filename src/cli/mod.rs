@@ -9,6 +9,7 @@ mod catalog;
 mod container;
 mod create_flags;
 mod create_request;
+mod device;
 mod environment;
 mod exec;
 mod help;

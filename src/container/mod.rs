@@ -131,6 +131,12 @@ pub struct Config {
     /// Where the cgroup namespace comes from; `None` for the host's on cgroups v1 and a private one on v2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_namespace: Option<NamespaceMode>,
+    /// Devices of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceMapping>,
+    /// Rules added to the default ones of the device cgroup, each `TYPE MAJOR:MINOR ACCESS` (`c 10:229 rwm`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_rules: Vec<String>,
     /// Privileges granted and withheld.
     pub security: Security,
     /// User's labels over the image's.
@@ -305,6 +311,17 @@ pub struct Ulimit {
     pub soft: u64,
     /// Hard limit; `u64::MAX` is unlimited.
     pub hard: u64,
+}
+
+/// A device of the host seen inside, or every device below a directory of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMapping {
+    /// Absolute path on the host; what it leads to is looked up at each start.
+    pub host: String,
+    /// Absolute path inside.
+    pub container: String,
+    /// What processes inside may do with it: of `r` (read), `w` (write), `m` (make nodes of it).
+    pub permissions: String,
 }
 
 /// Privileges.

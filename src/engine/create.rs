@@ -12,7 +12,7 @@ use tracing::debug_span;
 
 use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
-use super::{Engine, files, recover, resources, shim};
+use super::{Engine, devices, files, recover, resources, shim};
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
@@ -181,6 +181,8 @@ impl Engine {
             resources: request.resources.clone(),
             cgroup_parent: request.cgroup_parent.clone(),
             cgroup_namespace,
+            devices: devices::mappings(request)?,
+            device_rules: devices::checked_rules(request)?,
             security,
             labels,
             log: request.log.clone(),
@@ -386,7 +388,7 @@ fn name_anonymous(mut mount: Mount) -> Result<Mount> {
 }
 
 /// A clean absolute path inside the container: no `.`, no `..`, no double slash.
-fn absolute(path: &str, what: &str) -> Result<String> {
+pub(super) fn absolute(path: &str, what: &str) -> Result<String> {
     if !path.starts_with('/') {
         return Err(Failure::usage(format!("invalid {what} {path:?}: it must be an absolute path")).into());
     }

@@ -5,7 +5,7 @@
 
 pub mod create;
 mod detach;
-mod devices;
+pub mod devices;
 pub mod exec;
 mod files;
 pub mod images;

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::container::{ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit};
+use crate::container::{
+    DeviceMapping, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit,
+};
 
 /// Create a container.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,6 +58,10 @@ pub struct CreateRequest {
     pub sysctls: BTreeMap<String, String>,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--device`.
+    pub devices: Vec<DeviceMapping>,
+    /// `--device-cgroup-rule`.
+    pub device_rules: Vec<String>,
     /// `--privileged --cap-add --cap-drop --security-opt`.
     pub security: Security,
     /// `--memory`, `--cpus`, … .

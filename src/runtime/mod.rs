@@ -20,6 +20,7 @@
 
 pub mod capabilities;
 pub mod copy_up;
+mod device_nodes;
 pub mod diagnose;
 pub mod identity;
 pub mod init;

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::Overlay;
-use super::plan::{BindMount, DeviceNode, FilesystemMount};
+use super::plan::{BindMount, FilesystemMount};
 use crate::error::Failure;
 use crate::sys::mount::{self, ATTR_RDONLY, Attributes};
 
@@ -214,36 +214,6 @@ impl Root {
         };
         refuse_inside_proc(&target, path)?;
         Ok(move_onto(tree, &target).call("move_mount")?)
-    }
-
-    /// Makes device nodes and links below `/dev`, which is a tmpfs of ours by now.
-    pub fn make_devices(&self, nodes: &[DeviceNode], links: &[(String, String)]) -> Result<()> {
-        for node in nodes {
-            let (parent, name) = split(&node.path)?;
-            let parent = self.make_directory(parent)?;
-            let kind = match node.kind.as_str() {
-                "b" => FileType::BlockDevice,
-                "p" => FileType::Fifo,
-                _ => FileType::CharacterDevice,
-            };
-            let device = rustix::fs::makedev(node.major, node.minor);
-            rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(node.mode), device)
-                .call("mknodat")
-                .with_context(|| format!("make device {}", node.path))?;
-            if (node.uid, node.gid) != (0, 0) {
-                let (uid, gid) = (rustix::fs::Uid::from_raw(node.uid), rustix::fs::Gid::from_raw(node.gid));
-                rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
-            }
-        }
-        for (path, target) in links {
-            let (parent, name) = split(path)?;
-            let parent = self.make_directory(parent)?;
-            match rustix::fs::symlinkat(target, &parent, name) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error).call("symlinkat").with_context(|| format!("make link {path}")),
-            }
-        }
-        Ok(())
     }
 
     /// Mounts each path on itself, read-only. Missing ones are no matter: kernels differ.
@@ -467,7 +437,7 @@ fn file_type(file: &OwnedFd) -> Result<FileType> {
 }
 
 /// Parent and last component of a clean absolute path.
-fn split(path: &str) -> Result<(&str, &str)> {
+pub(super) fn split(path: &str) -> Result<(&str, &str)> {
     let trimmed = path.trim_end_matches('/');
     let (parent, name) = trimmed.rsplit_once('/').with_context(|| format!("{path:?} is not an absolute path"))?;
     if name.is_empty() || name == ".." || name == "." {

@@ -6,6 +6,7 @@
 mod support;
 
 mod crash;
+mod devices;
 mod diagnosis;
 mod exec;
 mod explain;

@@ -166,6 +166,8 @@ fn config(log: LogOptions) -> Config {
         resources: Default::default(),
         cgroup_parent: String::new(),
         cgroup_namespace: None,
+        devices: vec![],
+        device_rules: vec![],
         security: Security::default(),
         labels: Default::default(),
         log,

@@ -67,6 +67,8 @@ fn config(name: &str, second: i64) -> Config {
         resources: Default::default(),
         cgroup_parent: String::new(),
         cgroup_namespace: None,
+        devices: vec![],
+        device_rules: vec![],
         security: Security { cap_add: vec!["NET_ADMIN".into()], ..Security::default() },
         labels: BTreeMap::from([("tier".to_owned(), format!("l-{name}"))]),
         log: LogOptions::default(),
