@@ -10,7 +10,9 @@ mod container;
 mod create_flags;
 mod create_request;
 mod environment;
+mod events;
 mod exec;
+mod exit_words;
 mod help;
 mod image;
 mod inspect;
@@ -29,6 +31,7 @@ mod system;
 mod table;
 mod template;
 mod timeline;
+mod why;
 
 #[cfg(test)]
 mod argv_tests;

@@ -336,6 +336,29 @@ pub struct ProcessRef {
     pub start_time: u64,
 }
 
+/// How a container ran out of memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomReport {
+    /// Its limit, bytes.
+    pub limit: u64,
+    /// The most it used, bytes.
+    pub peak: u64,
+    /// Processes that the kernel killed.
+    pub kills: u64,
+    /// Those of them that are known, in the order of their end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub victims: Vec<OomVictim>,
+}
+
+/// A process that the kernel killed for want of memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomVictim {
+    /// Its number on the host.
+    pub pid: i32,
+    /// Its name (`/proc/<pid>/comm`).
+    pub name: String,
+}
+
 /// What became of the container. Rewritten at each transition, under the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -358,9 +381,15 @@ pub struct State {
     /// Killed for want of memory.
     #[serde(default)]
     pub oom_killed: bool,
+    /// What is known of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom: Option<OomReport>,
     /// Why the last start failed; empty when it did not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
+    /// What the user can do about `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// When the last run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
@@ -383,7 +412,9 @@ impl State {
             shim: None,
             exit_code: 0,
             oom_killed: false,
+            oom: None,
             error: String::new(),
+            hint: None,
             started: None,
             finished: None,
             restart_count: 0,

@@ -8,16 +8,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::events::Action;
 use super::request::{RemoveRequest, StartRequest, StopRequest};
 use super::{Engine, recover};
 use crate::container::handle::{self, Record};
-use crate::container::{ContainerId, ProcessRef, names};
+use crate::container::{Config, ContainerId, ProcessRef, names};
 use crate::error::Failure;
 use crate::sys::{process, signal};
 
 /// A running container that was told to stop.
 struct Stopping {
     id: ContainerId,
+    config: Config,
     run: ProcessRef,
     pidfd: OwnedFd,
     /// Seconds it is given; negative for ever.
@@ -41,15 +43,19 @@ impl Engine {
             return Ok(None);
         };
         let grace = request.timeout.unwrap_or(record.config.stop_timeout);
+        self.note(&record.config, Action::Kill { signal: number });
         send(&pidfd, number).with_context(|| format!("stop {reference}"))?;
-        Ok(Some(Stopping { id, run, pidfd, grace }))
+        Ok(Some(Stopping { id, config: record.config, run, pidfd, grace }))
     }
 
     fn finish_stop(&self, stopping: &Stopping) -> Result<()> {
         if !ends_within(&stopping.pidfd, stopping.grace) {
+            self.note(&stopping.config, Action::Kill { signal: libc::SIGKILL });
             send(&stopping.pidfd, libc::SIGKILL)?;
         }
-        self.settle(&stopping.id, stopping.run)
+        self.settle(&stopping.id, stopping.run)?;
+        self.note(&stopping.config, Action::Stop);
+        Ok(())
     }
 
     /// Waits until the end is recorded, by the shim or by ourselves.
@@ -74,6 +80,7 @@ impl Engine {
             ))
             .into());
         };
+        self.note(&record.config, Action::Kill { signal: number });
         send(&pidfd, number).with_context(|| format!("kill {reference}"))?;
         // Docker returns from a SIGKILL when the container is down.
         if number == libc::SIGKILL { self.settle(&id, run) } else { Ok(()) }
@@ -85,7 +92,9 @@ impl Engine {
         if let Some(stopping) = self.tell_to_stop(reference, request)? {
             self.finish_stop(&stopping)?;
         }
-        self.start(id.as_str(), &StartRequest::default(), &mut Vec::new()).map(drop)
+        self.start(id.as_str(), &StartRequest::default(), &mut Vec::new())?;
+        self.note_by_id(&id, Action::Restart);
+        Ok(())
     }
 
     /// Waits until the container is not running; its exit code.
@@ -112,6 +121,7 @@ impl Engine {
             .map(|id| {
                 let record = handle::load(self.layout(), id.as_ref().ok().filter(|_| request.force)?).ok()?;
                 let (run, pidfd) = open_init(&record)?;
+                self.note(&record.config, Action::Kill { signal: libc::SIGKILL });
                 send(&pidfd, libc::SIGKILL).ok()?;
                 Some(run)
             })
@@ -162,7 +172,9 @@ impl Engine {
         let _lock = handle::lock(self.layout(), id)?;
         self.discard_cgroup(id)?;
         names::release_all(self.layout(), id)?;
-        self.discard_directories(id)
+        self.discard_directories(id)?;
+        self.note_by_id(id, Action::Destroy);
+        Ok(())
     }
 
     /// Gives a container another name.
@@ -184,7 +196,9 @@ impl Engine {
             names::release(self.layout(), name, &id)?;
             return Err(error);
         }
-        names::release(self.layout(), &old, &id)
+        names::release(self.layout(), &old, &id)?;
+        self.note(&container.config, Action::Rename { old: &old });
+        Ok(())
     }
 }
 

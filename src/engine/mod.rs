@@ -6,6 +6,7 @@
 pub mod create;
 mod detach;
 mod devices;
+pub mod events;
 pub mod exec;
 mod files;
 pub mod images;

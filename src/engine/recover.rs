@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::Engine;
+use super::events::{Action, Kind};
 use crate::cgroup::{Cgroups, Group};
 use crate::container::handle::{self, Locked};
 use crate::container::status::{self, Status};
@@ -24,6 +25,10 @@ use crate::sys::{process, tree};
 
 /// Exit code recorded when nobody lived to see the real one.
 pub const UNKNOWN_EXIT: i32 = 255;
+/// The error recorded with it when only the container's supervisor was killed.
+pub const SUPERVISOR_KILLED: &str = "its supervisor was killed, so its exit code is not known";
+/// The error recorded with it when the container had been started in an earlier boot.
+pub const MACHINE_RESTARTED: &str = "the machine was restarted while it ran, so its exit code is not known";
 
 impl Engine {
     /// Locks a container whose record is true: a shim that is about to write down the end is
@@ -63,11 +68,15 @@ impl Engine {
         self.discard_cgroup(container.id())?;
         let _ = fs::remove_file(self.layout().socket(container.id()));
         container.state.exit_code = UNKNOWN_EXIT;
-        container.state.error = "its supervisor was killed, so its exit code is not known".into();
+        let rebooted = container.state.boot_id != process::boot_id();
+        container.state.error = if rebooted { MACHINE_RESTARTED } else { SUPERVISOR_KILLED }.into();
+        container.state.hint = None;
         container.state.finished = Some(Timestamp::now());
         container.state.init = None;
         container.state.shim = None;
-        container.transition(Status::Exited)
+        container.transition(Status::Exited)?;
+        self.note(&container.config, Action::died(&container.state));
+        Ok(())
     }
 
     /// Removes the cgroup of a container that does not run: a shim that was killed before it had
@@ -78,10 +87,16 @@ impl Engine {
         group.remove()
     }
 
-    /// Makes a container disappear: name first, then its directories, renamed away in microseconds
-    /// and deleted later ([`Engine::sweep_trash`]). Interrupted anywhere, it can be repeated. True
-    /// when there is something to sweep.
+    /// Makes a container disappear, and tells it. True when there is something to sweep.
     pub fn discard(&self, container: &mut Locked) -> Result<bool> {
+        let removed = self.take_away(container)?;
+        self.note(&container.config, Action::Destroy);
+        Ok(removed)
+    }
+
+    /// Makes a container disappear: name first, then its directories, renamed away in microseconds
+    /// and deleted later ([`Engine::sweep_trash`]). Interrupted anywhere, it can be repeated.
+    pub fn take_away(&self, container: &mut Locked) -> Result<bool> {
         let anonymous: Vec<String> = if container.config.auto_remove { anonymous_volumes(container) } else { vec![] };
         let id = container.id().clone();
         names::release(self.layout(), &container.config.name, &id)?;
@@ -95,7 +110,9 @@ impl Engine {
         let store = Volumes::open(self.layout());
         for name in volumes {
             // One that another container still uses (`--volumes-from`) is not to be had; nothing lost.
-            let _ = store.remove(name);
+            if store.remove(name).is_ok() {
+                self.note_object(Kind::Volume, name, "destroy", &[("driver", "local".into())]);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod support;
 
 mod crash;
 mod diagnosis;
+mod events;
 mod exec;
 mod explain;
 mod files;
@@ -22,3 +23,4 @@ mod run;
 mod selfcheck;
 mod streams;
 mod terminal;
+mod why;

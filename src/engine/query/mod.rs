@@ -10,6 +10,7 @@ mod inspect_view;
 mod list;
 mod pattern;
 mod size;
+mod why;
 pub mod wording;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use host::{InfoView, ProgramView, VersionView};
 pub use inspect_view::*;
 pub use list::{Condition, ContainerSummary, ListRequest, Listing, MountSummary};
 pub use size::Size;
+pub use why::{Cause, End, SentSignal, Why};
 
 /// Exit code shown for a run whose end nobody could write down (as Docker's after its daemon died).
 const UNKNOWN_EXIT: i32 = 255;

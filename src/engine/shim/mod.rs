@@ -17,6 +17,7 @@ use rustix::fs::Mode;
 pub use birth::plan_as_data;
 
 use super::Engine;
+use super::events::Action;
 use super::streams::Lent;
 use super::wire::Notice;
 use crate::cgroup::Cgroups;
@@ -53,6 +54,7 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
     match birth::start(engine, &mut orders, &mut steps) {
         Ok(running) => {
             steps.tell(&orders.caller);
+            engine.note(&orders.container.config, Action::Start);
             let _ = orders.caller.send(&Notice::Started { pid: running.started.child.pid }, &[]);
             // After the word to the caller, who waits for it: a live process that is recorded as
             // starting is a running one (`status::effective`). If the disk is full it stays so.
@@ -132,6 +134,7 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     };
     let container = &mut orders.container;
     container.state.error = failure.failure.to_string();
+    container.state.hint.clone_from(&failure.failure.hint);
     container.state.exit_code = code;
     container.state.finished = Some(Timestamp::now());
     // A container that has never run stays *created*, as with Docker.
@@ -142,8 +145,9 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     }
     container.state.init = None;
     container.state.shim = None;
-    let result =
-        if container.config.auto_remove { engine.discard(container).map(drop) } else { container.save_state() };
+    let saved = if container.config.auto_remove { Ok(()) } else { container.save_state() };
+    engine.note(&container.config, Action::died(&container.state));
+    let result = if container.config.auto_remove { engine.discard(container).map(drop) } else { saved };
     let mut failure = failure;
     if let Err(error) = result {
         failure.failure.causes.push(format!("and then: {error:#}"));

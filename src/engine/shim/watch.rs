@@ -11,8 +11,9 @@ use super::birth::Running;
 use crate::cgroup::Group;
 use crate::container::handle::Locked;
 use crate::container::status::Status;
-use crate::container::{Config, NamespaceMode, ProcessRef};
+use crate::container::{Config, ContainerId, NamespaceMode, ProcessRef};
 use crate::engine::Engine;
+use crate::engine::events::Action;
 use crate::engine::recover::{self, UNKNOWN_EXIT};
 use crate::engine::streams::{Client, Ends, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
@@ -59,13 +60,24 @@ pub(super) fn supervise(engine: &Engine, orders: Orders, running: Running) {
     }
     process::trim_memory();
 
-    let mut shim =
-        Shim { streams, peers, listener, short_of_descriptors: false, next_token: 1, pidfd: child.pidfd, run };
+    let mut shim = Shim {
+        engine,
+        id: &config.id,
+        streams,
+        peers,
+        listener,
+        short_of_descriptors: false,
+        next_token: 1,
+        pidfd: child.pidfd,
+        run,
+    };
     let code = shim.until_end();
     shim.end(engine, &config, &group, code);
 }
 
-struct Shim {
+struct Shim<'a> {
+    engine: &'a Engine,
+    id: &'a ContainerId,
     streams: Streams,
     peers: Vec<Peer>,
     listener: OwnedFd,
@@ -85,7 +97,7 @@ enum Event {
     Stream(Watch),
 }
 
-impl Shim {
+impl Shim<'_> {
     /// Serves until the container's first process has ended and been reaped; its code.
     fn until_end(&mut self) -> i32 {
         loop {
@@ -169,6 +181,7 @@ impl Shim {
             // Somebody waits for an earlier run, which has ended.
             Ok(Received::Message(Request::Wait { .. }, _)) => drop(self.peers.remove(index)),
             Ok(Received::Message(Request::Signal(signal), _)) => {
+                self.engine.note_by_id(self.id, Action::Kill { signal });
                 let _ = process::send_signal(self.pidfd.as_fd(), signal);
             }
             Ok(Received::Message(Request::Resize(size), _)) => self.resize(size),
@@ -282,9 +295,12 @@ fn record_end(engine: &Engine, config: &Config, code: i32) -> bool {
     // Under the lock: the next run has its socket at the same path.
     let _ = std::fs::remove_file(engine.layout().socket(&config.id));
     if container.config.auto_remove {
+        engine.note(&container.config, Action::died(&container.state));
         return engine.discard(&mut container).unwrap_or(false);
     }
     // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
     let _ = container.transition(Status::Exited);
+    // Under the lock: nobody can start it again, or remove it, and tell that before.
+    engine.note(&container.config, Action::died(&container.state));
     false
 }
