@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, v1, v2};
+use super::{Mode, v2};
 
 /// How long [`Group::kill_all`] goes on: enough for thousands of processes, not for ever with one that hangs in
 /// the kernel.
@@ -33,6 +33,8 @@ pub struct Member {
     /// The hierarchy's v1 controllers; empty for v2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controllers: Vec<String>,
+    /// The hierarchy's mount point.
+    pub mount: PathBuf,
     /// Absolute path on the host: `<mount>/mydocker/<id>`.
     pub path: PathBuf,
 }
@@ -79,12 +81,45 @@ pub struct ViewLink {
 }
 
 impl Group {
+    /// The group without the directories that were not made: as those of optional controllers, and what a container
+    /// that does not run has none of.
+    #[must_use]
+    pub fn existing(mut self) -> Group {
+        self.members.retain(|member| member.path.is_dir());
+        self
+    }
+
     /// The v1 files that a process of a single thread writes `0` to in order to join; none in v2.
     ///
     /// `tasks`, not `cgroup.procs`: a lone thread moving itself spares the kernel its global lock.
     pub fn join_files(&self) -> Vec<PathBuf> {
         let separate = self.members.iter().filter(|_| self.mode != Mode::V2);
         separate.map(|member| member.path.join("tasks")).collect()
+    }
+
+    /// Moves every process of the group into all of its directories: for one that was made later than the others.
+    ///
+    /// # Errors
+    /// A process cannot be moved: the directory's limits do not let it in.
+    pub fn gather(&self) -> Result<()> {
+        for member in &self.members {
+            // In rounds, because processes fork meanwhile.
+            loop {
+                let mut inside = BTreeSet::new();
+                collect(&member.path, DEPTH, &mut inside);
+                let outside: Vec<i32> = self.processes().into_iter().filter(|pid| !inside.contains(pid)).collect();
+                if outside.is_empty() {
+                    break;
+                }
+                for pid in outside {
+                    match fs::write(member.path.join("cgroup.procs"), pid.to_string()) {
+                        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                        result => result.with_context(|| format!("move {pid} into {}", member.path.display()))?,
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The directory to clone into (`CLONE_INTO_CGROUP`, clone3(2)); `None` in v1.
@@ -96,6 +131,23 @@ impl Group {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = open(&member.path, flags, FileMode::empty());
         fd.map(Some).with_context(|| format!("open cgroup {}", member.path.display()))
+    }
+
+    /// The same for the group that process `pid` is in, somewhere below this one.
+    ///
+    /// # Errors
+    /// The process is not below this group, or has ended.
+    pub fn v2_dir_fd_of(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let Some(member) = self.members.first().filter(|_| self.mode == Mode::V2) else { return Ok(None) };
+        let file = format!("/proc/{pid}/cgroup");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let path = member.mount.join(path);
+        if !path.starts_with(&member.path) {
+            bail!("find the cgroup of {pid}: {} is not below {}", path.display(), member.path.display());
+        }
+        let members = vec![Member { path, ..member.clone() }];
+        Group { mode: self.mode, members }.v2_dir_fd()
     }
 
     /// The directory that `controller` (`memory`, `freezer`, …) is controlled in; in v2 the only one.
@@ -165,11 +217,7 @@ impl Group {
         }
         let (mut mounts, mut links) = (Vec::new(), Vec::new());
         for member in &self.members {
-            // `<mount>/mydocker/<id>`: the mount point bears the name.
-            let Some(name) = member.path.ancestors().nth(2).and_then(Path::file_name).and_then(|name| name.to_str())
-            else {
-                continue;
-            };
+            let Some(name) = member.mount.file_name().and_then(|name| name.to_str()) else { continue };
             mounts.push(ViewMount { name: name.to_owned(), source: member.path.clone() });
             let others = member.controllers.iter().filter(|controller| *controller != name);
             links.extend(others.map(|other| ViewLink { name: other.clone(), target: name.to_owned() }));
@@ -177,15 +225,9 @@ impl Group {
         View::Directories { mounts, links }
     }
 
-    fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         let path = self.members.first().map(|member| member.path.display().to_string());
         format!("cgroup {}", path.unwrap_or_default())
-    }
-
-    fn thaw(&self) {
-        if let Some(directory) = self.directory("freezer") {
-            if self.mode == Mode::V2 { v2::thaw(directory) } else { v1::thaw(directory) }
-        }
     }
 
     /// Sends SIGKILL to up to [`BATCH`] members and returns handles to them; `None` when there are no members.

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
 use super::*;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Place};
 
 /// A group that is killed and removed when the test ends, however it ends.
 struct Scratch {
@@ -15,7 +15,8 @@ struct Scratch {
 
 impl Scratch {
     fn new(cgroups: &Cgroups, test: &str) -> Self {
-        Scratch { group: cgroups.create(&format!("test-{}-{test}", std::process::id())).unwrap() }
+        let place = Place::new("", &format!("test-{}-{test}", std::process::id())).unwrap();
+        Scratch { group: cgroups.create(&place, &[]).unwrap() }
     }
 
     fn id(&self) -> String {
@@ -146,7 +147,7 @@ fn a_living_member_keeps_its_group_and_is_named() {
 #[test]
 fn a_group_survives_being_written_down() {
     let cgroups = Cgroups::detect().unwrap();
-    let group = cgroups.group("c1").unwrap();
+    let group = cgroups.group(&Place::new("", "c1").unwrap());
     let text = serde_json::to_string(&group).unwrap();
     assert_eq!(serde_json::from_str::<Group>(&text).unwrap(), group);
     assert!(gone(&group));
@@ -157,7 +158,7 @@ fn making_one_twice_is_harmless_and_it_is_listed() {
     for cgroups in layouts() {
         let scratch = Scratch::new(&cgroups, "twice");
         let id = scratch.id();
-        assert_eq!(cgroups.create(&id).unwrap(), scratch.group);
+        assert_eq!(cgroups.create(&Place::new("", &id).unwrap(), &[]).unwrap(), scratch.group);
         assert!(cgroups.ids().contains(&id));
         scratch.group.remove().unwrap();
         assert!(!cgroups.ids().contains(&id));
@@ -166,14 +167,13 @@ fn making_one_twice_is_harmless_and_it_is_listed() {
 
 #[test]
 fn the_view_inside_has_the_hosts_names() {
-    let member = |controllers: &[&str], path: &str| Member {
+    let member = |controllers: &[&str], mount: &str| Member {
         controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
-        path: path.into(),
+        mount: mount.into(),
+        path: format!("{mount}/mydocker/c1").into(),
     };
-    let members = vec![
-        member(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct/mydocker/c1"),
-        member(&["memory"], "/sys/fs/cgroup/memory/mydocker/c1"),
-    ];
+    let members =
+        vec![member(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct"), member(&["memory"], "/sys/fs/cgroup/memory")];
     let View::Directories { mounts, links } = (Group { mode: Mode::Hybrid, members }).own_view() else {
         panic!("not v1")
     };
@@ -182,7 +182,7 @@ fn the_view_inside_has_the_hosts_names() {
     let links: Vec<_> = links.iter().map(|link| (link.name.as_str(), link.target.as_str())).collect();
     assert_eq!(links, [("cpu", "cpu,cpuacct"), ("cpuacct", "cpu,cpuacct")]);
 
-    let members = vec![member(&[], "/sys/fs/cgroup/mydocker/c1")];
+    let members = vec![member(&[], "/sys/fs/cgroup")];
     let group = Group { mode: Mode::V2, members };
     assert_eq!(group.own_view(), View::Unified("/sys/fs/cgroup/mydocker/c1".into()));
     assert_eq!(group.join_files(), [] as [PathBuf; 0]);

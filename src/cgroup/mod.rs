@@ -1,5 +1,6 @@
 //! Control groups: one per container, in cgroups v1, v2 or the hybrid of both. Owns everything below
-//! `<hierarchy>/mydocker/` and knows nothing of containers but their id.
+//! `<hierarchy>/mydocker/` (or another parent that was asked for) and knows nothing of containers but their
+//! [`Place`].
 //!
 //! Who joins how, and why (`docs/performance.md`): in v1 the container's process writes `0` to each
 //! [`Group::join_files`] while it has a single thread, which costs 0.04 ms; a write to `cgroup.procs` from outside
@@ -9,8 +10,13 @@
 //! double the work. [`Cgroups::remove_parent`] takes it away when nothing runs.
 
 mod devices;
+mod freezer;
 mod group;
+pub mod limits;
 mod mountinfo;
+mod oom;
+mod place;
+mod stats;
 mod v1;
 mod v2;
 
@@ -18,15 +24,17 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use group::{Group, Member, View, ViewLink, ViewMount};
+pub use limits::Setting;
+pub use oom::OomWatch;
+pub use place::Place;
+pub use stats::{Descriptors, Meter, Usage};
 
 use crate::error::Failure;
 
-/// Parent of all containers' groups in each hierarchy.
-const PARENT: &str = "mydocker";
 /// Times a group is tried to be made while its parent is being removed under us.
 const RACES: usize = 16;
 
@@ -45,7 +53,7 @@ pub enum Mode {
 /// A v1 hierarchy: where it is mounted and which controllers it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// Controllers; several when co-mounted (`cpu`, `cpuacct`).
+    /// Controllers; several when co-mounted (`cpu`, `cpuacct`), none for the unified one.
     pub controllers: Vec<String>,
     /// Mount point on the host.
     pub mount: PathBuf,
@@ -60,6 +68,13 @@ pub struct Cgroups {
     pub v1: Vec<Hierarchy>,
     /// Mount point of the unified tree.
     pub v2: Option<PathBuf>,
+}
+
+impl Hierarchy {
+    /// Whether this is the v2 tree.
+    fn is_unified(&self) -> bool {
+        self.controllers.is_empty()
+    }
 }
 
 impl Cgroups {
@@ -87,54 +102,79 @@ impl Cgroups {
         Ok(Cgroups { mode, v1, v2 })
     }
 
-    /// Makes the group `id` in every hierarchy that containers use. One that is there already is taken over.
+    /// Makes the group in every hierarchy that containers use, and in those of the `extra` controllers. One that is
+    /// there already is taken over.
     ///
     /// # Errors
-    /// `id` is no plain file name, or a directory cannot be made; what was made is removed again.
-    pub fn create(&self, id: &str) -> Result<Group> {
-        check_id(id)?;
+    /// The host does not offer an `extra` controller, or a directory cannot be made; what was made is removed again.
+    pub fn create(&self, place: &Place, extra: &[&str]) -> Result<Group> {
         let mut group = Group { mode: self.mode, members: Vec::new() };
-        for (controllers, mount) in self.used() {
-            let path = mount.join(PARENT).join(id);
-            if let Err(error) = self.make(mount, &path) {
+        for hierarchy in self.hierarchies_for(extra)? {
+            let member = member(hierarchy, place);
+            if let Err(error) = self.make(&member, place) {
                 // The first error stays first; what cannot be removed now is empty and harmless.
                 let _ = group.remove();
-                return Err(explain(error, &path));
+                return Err(explain(error, &member.path));
             }
-            group.members.push(Member { controllers: controllers.to_vec(), path });
+            group.members.push(member);
         }
         Ok(group)
     }
 
-    /// The group of `id` as [`create`](Self::create) would return it, without making anything: for removing what a
-    /// crash has left when no record of it survived.
-    ///
-    /// # Errors
-    /// `id` is no plain file name.
-    pub fn group(&self, id: &str) -> Result<Group> {
-        check_id(id)?;
-        let member = |(controllers, mount): (&[String], &Path)| Member {
-            controllers: controllers.to_vec(),
-            path: mount.join(PARENT).join(id),
-        };
-        Ok(Group { mode: self.mode, members: self.used().map(member).collect() })
+    /// The group as [`create`](Self::create) would return it with every controller, without making anything: for
+    /// whoever meets it later. Directories that were not made are passed over when it is killed or removed.
+    pub fn group(&self, place: &Place) -> Group {
+        self.group_with(place, &v1::OPTIONAL)
     }
 
-    /// Ids of all groups that exist in any hierarchy, sorted: for `doctor`, which compares them with the containers.
+    /// The group as [`create`](Self::create) would return it with the `extra` controllers, without making anything.
+    pub fn group_with(&self, place: &Place, extra: &[&str]) -> Group {
+        let hierarchies = self.offered().filter(|h| h.is_unified() || v1::is_used(h, extra));
+        Group { mode: self.mode, members: hierarchies.map(|hierarchy| member(hierarchy, place)).collect() }
+    }
+
+    /// Whether `controller` can limit anything here.
+    pub fn offers(&self, controller: &str) -> bool {
+        match self.v2.as_deref().filter(|_| self.mode == Mode::V2) {
+            Some(mount) => v2::controllers(mount).iter().any(|name| name == controller),
+            None => self.v1.iter().any(|h| h.controllers.iter().any(|name| name == controller)),
+        }
+    }
+
+    /// Whether groups below `place`'s parent have `file` of `controller`. The parent is made when missing, because a
+    /// hierarchy's root lacks many of its files.
+    pub fn has_file(&self, place: &Place, controller: &str, file: &str) -> bool {
+        if !self.offers(controller) {
+            return false;
+        }
+        let found = self.offered().find(|h| h.is_unified() || h.controllers.iter().any(|name| name == controller));
+        let Some(hierarchy) = found else { return false };
+        let parent = hierarchy.mount.join(place.parent());
+        if !parent.is_dir() {
+            let _ = fs::create_dir_all(&parent);
+            if hierarchy.is_unified() {
+                v2::delegate(&hierarchy.mount, place.parent());
+            }
+        }
+        parent.join(file).exists()
+    }
+
+    /// Ids of all groups below the usual parent that exist in any hierarchy, sorted: for `doctor`, which compares
+    /// them with the containers.
     pub fn ids(&self) -> Vec<String> {
         let mut ids = std::collections::BTreeSet::new();
-        for (_, mount) in self.used() {
-            let Ok(entries) = fs::read_dir(mount.join(PARENT)) else { continue };
+        for hierarchy in self.offered() {
+            let Ok(entries) = fs::read_dir(hierarchy.mount.join(place::PARENT)) else { continue };
             let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             ids.extend(directories.filter_map(|entry| entry.file_name().into_string().ok()));
         }
         ids.into_iter().collect()
     }
 
-    /// Removes the parent directories if no group is left in them; harmless otherwise.
+    /// Removes the usual parent directories if no group is left in them; harmless otherwise.
     pub fn remove_parent(&self) {
-        for (_, mount) in self.used() {
-            let _ = fs::remove_dir(mount.join(PARENT));
+        for hierarchy in self.offered() {
+            let _ = fs::remove_dir(hierarchy.mount.join(place::PARENT));
         }
     }
 
@@ -148,40 +188,49 @@ impl Cgroups {
         }
     }
 
-    /// Controllers and mount point of every hierarchy that containers are put into.
-    fn used(&self) -> impl Iterator<Item = (&[String], &Path)> {
-        let unified = self.v2.as_deref().filter(|_| self.mode == Mode::V2);
-        let separate = self.v1.iter().filter(|h| self.mode != Mode::V2 && v1::is_used(h));
-        separate
-            .map(|h| (h.controllers.as_slice(), h.mount.as_path()))
-            .chain(unified.map(|mount| (&[] as &[String], mount)))
+    /// The hierarchies that containers may be put into.
+    fn offered(&self) -> impl Iterator<Item = Hierarchy> {
+        let unified = self.v2.clone().filter(|_| self.mode == Mode::V2);
+        let separate: &[Hierarchy] = if self.mode == Mode::V2 { &[] } else { &self.v1 };
+        separate.iter().cloned().chain(unified.map(|mount| Hierarchy { controllers: Vec::new(), mount }))
     }
 
-    /// The leaf first, and its parent only when that fails: the parent is there in all runs but the first.
-    fn make(&self, mount: &Path, leaf: &Path) -> io::Result<()> {
-        let parent = mount.join(PARENT);
+    /// Those of a container that needs `extra` controllers.
+    fn hierarchies_for(&self, extra: &[&str]) -> Result<Vec<Hierarchy>> {
+        if let Some(missing) = extra.iter().find(|name| !self.offers(name)) {
+            return Err(Failure::engine(format!("this host has no cgroup controller {missing}"))
+                .with_hint(format!("leave its limit away, or enable it; what is there: {}", self.describe()))
+                .into());
+        }
+        Ok(self.offered().filter(|h| h.is_unified() || v1::is_used(h, extra)).collect())
+    }
+
+    /// The leaf first, and its parents only when that fails: they are there in all runs but the first.
+    fn make(&self, member: &Member, place: &Place) -> io::Result<()> {
         // Repeated, because somebody may remove the parent between our two steps.
         for _ in 0..RACES {
-            match make_dir(leaf) {
-                Err(error) if error.kind() == ErrorKind::NotFound => make_dir(&parent)?,
-                result => {
-                    if result.is_ok() && self.mode == Mode::V2 {
-                        v2::delegate(mount, &parent);
-                    }
-                    return result;
+            match make_dir(&member.path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    fs::create_dir_all(member.mount.join(place.parent()))?;
                 }
+                Err(error) => return Err(error),
+                Ok(()) if self.mode == Mode::V2 => {
+                    v2::delegate(&member.mount, place.parent());
+                    return Ok(());
+                }
+                Ok(()) if member.controllers.iter().any(|name| name == "cpuset") => {
+                    return v1::inherit_cpuset(&member.mount, place.path());
+                }
+                Ok(()) => return Ok(()),
             }
         }
         Err(io::Error::from(ErrorKind::NotFound))
     }
 }
 
-fn check_id(id: &str) -> Result<()> {
-    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    if !plain || id.is_empty() || id.starts_with('.') || id.len() > 128 {
-        bail!("name cgroup {id:?}: not an id");
-    }
-    Ok(())
+fn member(hierarchy: Hierarchy, place: &Place) -> Member {
+    let path = hierarchy.mount.join(place.path());
+    Member { controllers: hierarchy.controllers, mount: hierarchy.mount, path }
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
@@ -231,14 +280,5 @@ mod tests {
         let named = b"1 2 0:1 / /a rw - cgroup none rw,name=systemd\n2 2 0:2 / /b rw - cgroup2 none rw\n";
         assert_eq!(Cgroups::from_mountinfo(named).unwrap().mode, Mode::V2);
         assert_eq!(Cgroups::from_mountinfo(b"").unwrap_err().class, crate::error::Class::Engine);
-    }
-
-    #[test]
-    fn ids_never_leave_the_parent() {
-        let cgroups = Cgroups::from_mountinfo(HYBRID).unwrap();
-        for id in ["", "..", ".", "a/b", "/etc", "a\0b"] {
-            assert!(cgroups.group(id).is_err(), "{id:?}");
-        }
-        assert_eq!(cgroups.group("c1").unwrap().members.len(), 2);
     }
 }

@@ -1,16 +1,19 @@
 //! What is particular to cgroups v1 (`Documentation/admin-guide/cgroup-v1/`).
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use super::Hierarchy;
 
-/// Controllers a container gets a group in.
-///
-/// Not `cpuset`: a new group there has no CPUs and no memory nodes, and refuses every process until both files
-/// are copied from its parent, four more system calls on every start for a feature nobody has asked for yet. Its
-/// `cgroup.clone_children` would do that, but is off by default and not ours to switch on for the host.
+/// Controllers every container gets a group in.
 const USED: [&str; 7] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio"];
+
+/// Controllers that only containers with such a limit get a group in.
+///
+/// A new `cpuset` group has no CPUs and no memory nodes and refuses every process until both files are copied from
+/// its parent: six more system calls on every start. (Its `cgroup.clone_children` would do that, but is off by
+/// default and not ours to switch on for the host.)
+pub(super) const OPTIONAL: [&str; 2] = ["cpuset", "hugetlb"];
 
 /// Super options of a v1 mount that are not controllers (cgroups(7), `kernel/cgroup/cgroup-v1.c`).
 const FLAGS: [&str; 9] =
@@ -23,14 +26,25 @@ pub(super) fn controllers(options: &[u8]) -> Vec<String> {
     options.split(',').filter(is_controller).map(str::to_owned).collect()
 }
 
-/// Whether containers are put into this hierarchy. One that carries `cpuset` beside others cannot be joined
-/// without initialising it, see [`USED`].
-pub(super) fn is_used(hierarchy: &Hierarchy) -> bool {
-    let has = |name: &str| hierarchy.controllers.iter().any(|controller| controller == name);
-    USED.iter().any(|name| has(name)) && !has("cpuset")
+/// Whether a container that needs the `extra` controllers is put into this hierarchy.
+pub(super) fn is_used(hierarchy: &Hierarchy, extra: &[&str]) -> bool {
+    let has = |name: &&str| hierarchy.controllers.iter().any(|controller| controller == name);
+    USED.iter().any(has) || extra.iter().any(has)
 }
 
-/// Lets a paused group go on, so that its processes can die: v1 delivers no SIGKILL to frozen ones.
-pub(super) fn thaw(freezer: &Path) {
-    let _ = fs::write(freezer.join("freezer.state"), "THAWED");
+/// Gives every directory of `path` below `mount` that has no CPUs or memory nodes those of its parent: until then
+/// no process can join (`Documentation/admin-guide/cgroup-v1/cpusets.rst`).
+pub(super) fn inherit_cpuset(mount: &Path, path: &Path) -> io::Result<()> {
+    let mut parent = mount.to_path_buf();
+    for name in path {
+        let directory = parent.join(name);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let own = directory.join(file);
+            if fs::read_to_string(&own)?.trim().is_empty() {
+                fs::write(&own, fs::read_to_string(parent.join(file))?.trim())?;
+            }
+        }
+        parent = directory;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use super::create_request::Surroundings;
 use super::run::{ExplainAs, RunLine, lower_run};
 use super::spec::{self, Spec};
 use super::{container, exec, logs, ps, run};
-use crate::container::{ExtraHost, MountSource, Streams};
+use crate::container::{ExtraHost, MountSource, RestartPolicy, Streams};
 use crate::engine::request::PullPolicy;
 
 fn words(line: &str) -> Vec<String> {
@@ -102,16 +102,9 @@ fn older_tools_spellings() {
 #[test]
 fn flags_that_are_missing_are_refused_by_name() {
     for (text, flag) in [
-        ("-m 100m busybox", "-m"),
-        ("-it -mem 100m busybox sh", "--memory"),
-        ("-cpushare 512 busybox", "--cpu-shares"),
-        ("-cpuset=0,1 busybox", "--cpuset-cpus"),
         ("-p 80:80 busybox", "-p"),
         ("-dp 80:80 busybox", "-p"),
         ("-P busybox", "-P"),
-        ("--cpus 0.5 busybox", "--cpus"),
-        ("--cpus=0.5 busybox", "--cpus"),
-        ("--restart=always busybox", "--restart"),
         ("--init busybox", "--init"),
         ("--health-cmd x busybox", "--health-cmd"),
     ] {
@@ -120,8 +113,31 @@ fn flags_that_are_missing_are_refused_by_name() {
 }
 
 #[test]
+fn limits_in_both_spellings() {
+    let resources = |text: &str| line(text).create.resources;
+    for text in ["-m 100m busybox", "-it -mem 100m busybox sh", "--memory=100m busybox", "-mem=102400k busybox"] {
+        assert_eq!(resources(text).memory, Some(100 << 20), "{text}");
+    }
+    assert_eq!(resources("-cpushare 512 busybox").cpu_shares, Some(512));
+    assert_eq!(resources("-c 512 busybox").cpu_shares, Some(512));
+    assert_eq!(resources("-cpuset=0,1 busybox").cpuset_cpus.as_deref(), Some("0,1"));
+    assert_eq!(resources("--cpus .5 busybox").nano_cpus, Some(500_000_000));
+    assert_eq!(resources("--memory-swap -1 -m 64m busybox").memory_swap, Some(-1));
+    assert_eq!(resources("--device-write-bps /dev/vda:1mb busybox").write_bps[0].rate, 1 << 20);
+    assert_eq!(resources("--memory 0 --pids-limit 0 busybox"), Default::default());
+}
+
+#[test]
 fn malformed_lines_say_what_and_where() {
     for (text, part) in [
+        ("-m 5x busybox", "invalid argument \"5x\" for \"--memory\" flag"),
+        ("-m -5m busybox", "invalid size"),
+        ("--cpus two busybox", "number of processors"),
+        ("--device-read-bps vda:1mb busybox", "begins with /dev/"),
+        ("--device-read-bps /dev/vda busybox", "DEVICE:NUMBER"),
+        ("--device-read-iops /dev/vda:1mb busybox", "invalid rate"),
+        ("--hugetlb 2=1 busybox", "page size"),
+        ("--cgroup-conf memory.high busybox", "FILE=VALUE"),
         ("--bogus busybox", "unknown flag: --bogus"),
         ("--interactiv busybox", "did you mean --interactive?"),
         ("-Z busybox", "unknown flag: -Z"),
@@ -262,6 +278,43 @@ fn exec_leaves_the_command_alone() {
     assert!(request.tty && request.interactive && !request.detach);
     assert_eq!(exec("c1 -- x").1.command, ["--", "x"]);
     assert!(exec("-d --privileged c1 x").1.privileged);
+}
+
+#[test]
+fn restart_policies() {
+    use RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+    for (text, policy) in [
+        ("busybox", No),
+        ("--restart= busybox", No),
+        ("--restart no --rm busybox", No),
+        ("--restart always busybox", Always),
+        ("--restart=always:0 busybox", Always),
+        ("--restart unless-stopped busybox", UnlessStopped),
+        ("--restart on-failure busybox", OnFailure { max_retries: 0 }),
+        ("--restart on-failure: busybox", OnFailure { max_retries: 0 }),
+        ("--restart on-failure:3 busybox", OnFailure { max_retries: 3 }),
+        ("--restart always --restart on-failure:4 busybox", OnFailure { max_retries: 4 }),
+    ] {
+        assert_eq!(line(text).create.restart, policy, "{text}");
+    }
+    for (text, why) in [
+        ("--restart always --rm", "conflicting options: cannot specify both --restart and --rm"),
+        ("--restart on-failure:x", "invalid restart policy format: maximum retry count must be an integer"),
+        ("--restart on-failure:3:4", "invalid restart policy format: maximum retry count must be an integer"),
+        ("--restart :3", "invalid restart policy format: no policy provided before colon"),
+        ("--restart always:3", "invalid restart policy: maximum retry count can only be used with 'on-failure'"),
+        (
+            "--restart no:-1",
+            "invalid restart policy: maximum retry count can only be used with 'on-failure' and cannot be negative",
+        ),
+        ("--restart on-failure:-1", "invalid restart policy: maximum retry count cannot be negative"),
+        (
+            "--restart sometimes",
+            "invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+        ),
+    ] {
+        assert_eq!(refused(&format!("{text} busybox")), why, "{text}");
+    }
 }
 
 #[test]

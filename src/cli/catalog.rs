@@ -2,7 +2,7 @@
 
 use super::output::Refusal;
 use super::spec::Spec;
-use super::{container, exec, image, inspect, logs, ps, run, system};
+use super::{container, exec, image, inspect, logs, ps, resources, run, stats, system, top};
 
 /// A command under one of its words.
 pub(super) struct Entry {
@@ -40,11 +40,16 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
     entry(&["logs"], &logs::LOGS),
+    entry(&["pause"], &container::PAUSE),
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
     entry(&["start"], &container::START),
+    entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
+    entry(&["top"], &top::TOP),
+    entry(&["unpause"], &container::UNPAUSE),
+    entry(&["update"], &resources::UPDATE),
     entry(&["wait"], &container::WAIT),
 ];
 
@@ -61,12 +66,17 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["kill"], &container::KILL),
             entry(&["logs"], &logs::LOGS),
             entry(&["ls", "list", "ps"], &ps::PS),
+            entry(&["pause"], &container::PAUSE),
             entry(&["rename"], &container::RENAME),
             entry(&["restart"], &container::RESTART),
             entry(&["rm", "remove"], &container::REMOVE),
             entry(&["run"], &run::RUN),
             entry(&["start"], &container::START),
+            entry(&["stats"], &stats::STATS),
             entry(&["stop"], &container::STOP),
+            entry(&["top"], &top::TOP),
+            entry(&["unpause"], &container::UNPAUSE),
+            entry(&["update"], &resources::UPDATE),
             entry(&["wait"], &container::WAIT),
         ],
     },

@@ -78,6 +78,30 @@ pub(super) static KILL: Spec = Spec {
     },
 };
 
+pub(super) static PAUSE: Spec = Spec {
+    name: "pause",
+    usage: "CONTAINER [CONTAINER...]",
+    about: "Pause all processes within one or more containers",
+    arity: Arity::at_least(1),
+    raw_operands: false,
+    legacy_options: false,
+    unsupported: &[],
+    flags: |command| command,
+    run: |session, matches| one_by_one(session, matches, Engine::pause),
+};
+
+pub(super) static UNPAUSE: Spec = Spec {
+    name: "unpause",
+    usage: "CONTAINER [CONTAINER...]",
+    about: "Unpause all processes within one or more containers",
+    arity: Arity::at_least(1),
+    raw_operands: false,
+    legacy_options: false,
+    unsupported: &[],
+    flags: |command| command,
+    run: |session, matches| one_by_one(session, matches, Engine::unpause),
+};
+
 pub(super) static WAIT: Spec = Spec {
     name: "wait",
     usage: "CONTAINER [CONTAINER...]",
@@ -173,7 +197,11 @@ fn echo(reference: &str, result: Result<()>) -> Result<i32> {
     }
 }
 
-fn one_by_one(session: &Session, matches: &ArgMatches, action: impl Fn(&Engine, &str) -> Result<()>) -> Result<i32> {
+pub(super) fn one_by_one(
+    session: &Session,
+    matches: &ArgMatches,
+    action: impl Fn(&Engine, &str) -> Result<()>,
+) -> Result<i32> {
     let engine = session.engine()?;
     let mut code = 0;
     for reference in spec::operands(matches) {

@@ -3,31 +3,16 @@
 use clap::Command;
 
 use super::spec::{list, optional_value, switch, value};
-use super::{device, environment, security};
+use super::{device, environment, resources, security};
 
 /// Flags of Docker that this engine does not have yet. They are refused by name: ignoring a limit
 /// or a published port would be a lie.
 pub(super) const UNSUPPORTED: &[&str] = &[
     "--annotation",
-    "--blkio-weight",
-    "--blkio-weight-device",
-    "--cgroup-parent",
-    "--cgroupns",
     "--cpu-count",
     "--cpu-percent",
-    "--cpu-period",
-    "--cpu-quota",
     "--cpu-rt-period",
     "--cpu-rt-runtime",
-    "-c",
-    "--cpu-shares",
-    "--cpus",
-    "--cpuset-cpus",
-    "--cpuset-mems",
-    "--device-read-bps",
-    "--device-read-iops",
-    "--device-write-bps",
-    "--device-write-iops",
     "--disable-content-trust",
     "--dns",
     "--dns-opt",
@@ -51,22 +36,14 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--link",
     "--link-local-ip",
     "--mac-address",
-    "-m",
-    "--memory",
-    "--memory-reservation",
-    "--memory-swap",
-    "--memory-swappiness",
     "--net-alias",
     "--network-alias",
     "--no-healthcheck",
-    "--oom-kill-disable",
     "--oom-score-adj",
-    "--pids-limit",
     "-p",
     "--publish",
     "-P",
     "--publish-all",
-    "--restart",
     "--runtime",
     "--storage-opt",
     "--use-api-socket",
@@ -78,7 +55,7 @@ pub(super) const UNSUPPORTED: &[&str] = &[
 /// Flags of `run` and `create`.
 pub(super) fn shared(command: Command) -> Command {
     let command = process(command).args(environment::flags());
-    files(namespaces(device::flags(security::flags(command))))
+    files(namespaces(device::flags(resources::create_flags(resources::flags(security::flags(command))))))
         .arg(value("cidfile", None, "string", "Write the container ID to the file"))
         .arg(list("label", Some('l'), "list", "Set meta data on a container"))
         .arg(list("label-file", None, "list", "Read in a line delimited file of labels"))
@@ -88,6 +65,7 @@ pub(super) fn shared(command: Command) -> Command {
         .arg(value("platform", None, "string", "Set platform if the engine is multi-platform capable"))
         .arg(value("pull", None, "string", "Pull image before running (\"always\", \"missing\", \"never\")"))
         .arg(switch("quiet", Some('q'), "Suppress the pull output"))
+        .arg(value("restart", None, "string", "Restart policy to apply when a container exits (default \"no\")"))
         .arg(switch("rm", None, "Automatically remove the container when it exits"))
 }
 

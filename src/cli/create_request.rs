@@ -10,8 +10,8 @@ use clap::ArgMatches;
 use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
-use super::{device, quantity, security};
-use crate::container::{ExtraHost, LogOptions, Mount, Streams, Tmpfs};
+use super::{device, quantity, resources, security};
+use crate::container::{ExtraHost, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
 
@@ -51,6 +51,9 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         ulimits: security::ulimits(matches)?,
         shm_size: shm_size(matches)?,
         sysctls: security::sysctls(matches)?,
+        resources: resources::resources(matches)?,
+        cgroup_parent: spec::text(matches, "cgroup-parent").unwrap_or_default(),
+        cgroupns: spec::text(matches, "cgroupns").unwrap_or_default(),
         extra_hosts: extra_hosts(matches)?,
         devices: device::devices(matches)?,
         device_rules: device::rules(matches)?,
@@ -62,6 +65,7 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         log: log(matches)?,
         pull: pull(matches)?,
         auto_remove: spec::is_set(matches, "rm"),
+        restart: restart(matches)?,
     })
 }
 
@@ -205,6 +209,46 @@ fn pull(matches: &ArgMatches) -> Result<PullPolicy> {
         Some("always") => Ok(PullPolicy::Always),
         Some("never") => Ok(PullPolicy::Never),
         Some(other) => Err(invalid("pull", other, "it must be one of always, missing, never")),
+    }
+}
+
+fn restart(matches: &ArgMatches) -> Result<RestartPolicy> {
+    let policy = restart_policy(&spec::text(matches, "restart").unwrap_or_default())?;
+    if spec::is_set(matches, "rm") && !policy.is_no() {
+        return Err(Failure::usage("conflicting options: cannot specify both --restart and --rm").into());
+    }
+    Ok(policy)
+}
+
+/// Reads `NAME[:MAXIMUM]`; refuses in the words of Docker's front end and daemon.
+pub(super) fn restart_policy(text: &str) -> Result<RestartPolicy> {
+    let refuse = |why: &str| Err(Failure::usage(format!("invalid restart policy{why}")).into());
+    let (name, count) = text.split_once(':').unwrap_or((text, ""));
+    if name.is_empty() && text.contains(':') {
+        return refuse(" format: no policy provided before colon");
+    }
+    let count: i64 = match count {
+        "" => 0,
+        digits => match digits.parse() {
+            Ok(count) => count,
+            Err(_) => return refuse(" format: maximum retry count must be an integer"),
+        },
+    };
+    let policy = match name {
+        "" | "no" => RestartPolicy::No,
+        "always" => RestartPolicy::Always,
+        "unless-stopped" => RestartPolicy::UnlessStopped,
+        "on-failure" if count < 0 => return refuse(": maximum retry count cannot be negative"),
+        "on-failure" => RestartPolicy::OnFailure { max_retries: u32::try_from(count).unwrap_or(u32::MAX) },
+        _ => {
+            let known = "use one of 'no', 'always', 'on-failure', or 'unless-stopped'";
+            return refuse(&format!(": unknown policy '{name}'; {known}"));
+        }
+    };
+    match (policy, count) {
+        (RestartPolicy::OnFailure { .. }, _) | (_, 0) => Ok(policy),
+        (_, ..0) => refuse(": maximum retry count can only be used with 'on-failure' and cannot be negative"),
+        _ => refuse(": maximum retry count can only be used with 'on-failure'"),
     }
 }
 

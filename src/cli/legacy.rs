@@ -25,15 +25,26 @@ const IMAGE: &str = "--image";
 /// The image of `run -- COMMAND`.
 const DEFAULT_IMAGE: &str = "busybox";
 
-/// Rewrites the words after `run` or `create`.
-pub(super) fn rewrite(command: &Command, unsupported: &[&str], words: Vec<String>) -> Vec<String> {
+/// What the first operand of a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstOperand {
+    /// An image, which `-image` may name and `--` leaves to the default.
+    Image,
+    /// Something else.
+    Other,
+}
+
+/// Rewrites the words after `run`, `create` or `update`.
+pub(super) fn rewrite(command: &Command, unsupported: &[&str], first: FirstOperand, words: Vec<String>) -> Vec<String> {
     let mut options = Vec::with_capacity(words.len() + 2);
     let mut image = None;
     let mut words = words.into_iter().peekable();
     while let Some(word) = words.next() {
         if word == "--" {
             options.push(word);
-            options.push(image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()));
+            if first == FirstOperand::Image {
+                options.push(image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()));
+            }
             options.extend(words);
             return options;
         }
@@ -51,7 +62,7 @@ pub(super) fn rewrite(command: &Command, unsupported: &[&str], words: Vec<String
             None => (word.as_str(), None),
         };
         match WORDS.iter().find(|(old, _)| *old == name) {
-            Some((_, new)) if *new == IMAGE => {
+            Some((_, new)) if *new == IMAGE && first == FirstOperand::Image => {
                 image = attached.map(str::to_owned).or_else(|| words.next());
                 if image.is_none() {
                     options.push(word);

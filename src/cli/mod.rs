@@ -23,13 +23,17 @@ mod mount;
 mod output;
 mod ps;
 mod quantity;
+mod resources;
 mod run;
+mod screen;
 mod security;
 mod spec;
+mod stats;
 mod system;
 mod table;
 mod template;
 mod timeline;
+mod top;
 
 #[cfg(test)]
 mod argv_tests;

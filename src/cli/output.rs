@@ -87,9 +87,13 @@ impl std::error::Error for ReaderGone {}
 /// Writes to standard output, all of it or an error. On a terminal, control characters that a template
 /// let through are spelled out; a pipe gets them as they are.
 pub(super) fn print(text: &str) -> Result<()> {
+    let tamed = if io::stdout().is_terminal() { Some(on_terminal(text)) } else { None };
+    print_raw(tamed.as_deref().unwrap_or(text))
+}
+
+/// The same without a look at what is in it.
+pub(super) fn print_raw(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    let tamed = if out.is_terminal() { Some(on_terminal(text)) } else { None };
-    let text = tamed.as_deref().unwrap_or(text);
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         result => result.context("write standard output"),
@@ -212,7 +216,7 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// Text for a terminal: lines and tabs are kept, other control characters spelled out.
-fn on_terminal(text: &str) -> String {
+pub(super) fn on_terminal(text: &str) -> String {
     let line = |line: &str| line.split('\t').map(printable).collect::<Vec<_>>().join("\t");
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }

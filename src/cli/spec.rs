@@ -142,7 +142,9 @@ pub(super) fn command(spec: &Spec) -> Command {
 /// Parses the words after a command. `path` is how the user named it (`container run`).
 pub(super) fn parse(spec: &Spec, path: &str, words: Vec<String>) -> Result<ArgMatches> {
     let mut command = command(spec);
-    let words = if spec.legacy_options { legacy::rewrite(&command, spec.unsupported, words) } else { words };
+    // Only commands that carry another command begin with an image.
+    let first = if spec.raw_operands { legacy::FirstOperand::Image } else { legacy::FirstOperand::Other };
+    let words = if spec.legacy_options { legacy::rewrite(&command, spec.unsupported, first, words) } else { words };
     command.try_get_matches_from_mut(words).map_err(|error| refusal(&error, spec, path).into())
 }
 

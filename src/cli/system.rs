@@ -101,6 +101,7 @@ fn info_text(info: &InfoView) -> String {
     line(1, "Logging Driver", &info.logging_driver);
     line(1, "Cgroup Driver", &info.cgroup_driver);
     line(1, "Cgroup Version", &info.cgroup_version);
+    line(1, "Cgroups", &info.cgroup_description);
     line(1, "Kernel Version", &info.kernel_version);
     line(1, "Operating System", &info.operating_system);
     line(1, "OSType", &info.os_type);

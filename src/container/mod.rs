@@ -7,13 +7,18 @@
 pub mod handle;
 pub mod names;
 pub mod random_name;
+pub mod resources;
+mod restart_policy;
 pub mod status;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+pub use resources::{DeviceRate, HugepageLimit, Resources};
 use serde::{Deserialize, Serialize};
+
+pub use restart_policy::RestartPolicy;
 
 /// Version written into `config.json` and `state.json`.
 pub const FORMAT_VERSION: u32 = 1;
@@ -75,7 +80,7 @@ impl fmt::Display for ContainerId {
 }
 
 /// What was asked for, image defaults already merged in. Written once by create (again only by
-/// rename); the OCI spec of every start is derived from it.
+/// rename and update); the OCI spec of every start is derived from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// [`FORMAT_VERSION`] of the writer.
@@ -117,6 +122,15 @@ pub struct Config {
     /// Resource limits of the process (setrlimit).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ulimits: Vec<Ulimit>,
+    /// Limits of the container as a whole; [`handle::Locked::save_config`] after an update.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// Path of the parent cgroup; empty for the usual one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup_parent: String,
+    /// Where the cgroup namespace comes from; `None` for the host's on cgroups v1 and a private one on v2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_namespace: Option<NamespaceMode>,
     /// Devices of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceMapping>,
@@ -137,6 +151,9 @@ pub struct Config {
     /// Removed when it exits (`--rm`).
     #[serde(default)]
     pub auto_remove: bool,
+    /// Whether it is started again when it exits; read at each end, so it may be changed meanwhile.
+    #[serde(default, skip_serializing_if = "RestartPolicy::is_no")]
+    pub restart: RestartPolicy,
 }
 
 /// The image a container was made from, held by id so that moving a tag changes nothing.
@@ -353,6 +370,29 @@ pub struct ProcessRef {
     pub start_time: u64,
 }
 
+/// How a container ran out of memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomReport {
+    /// Its limit, bytes.
+    pub limit: u64,
+    /// The most it used, bytes.
+    pub peak: u64,
+    /// Processes that the kernel killed.
+    pub kills: u64,
+    /// Those of them that are known, in the order of their end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub victims: Vec<OomVictim>,
+}
+
+/// A process that the kernel killed for want of memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomVictim {
+    /// Its number on the host.
+    pub pid: i32,
+    /// Its name (`/proc/<pid>/comm`).
+    pub name: String,
+}
+
 /// What became of the container. Rewritten at each transition, under the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -375,6 +415,9 @@ pub struct State {
     /// Killed for want of memory.
     #[serde(default)]
     pub oom_killed: bool,
+    /// What is known of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom: Option<OomReport>,
     /// Why the last start failed; empty when it did not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
@@ -384,9 +427,13 @@ pub struct State {
     /// When the last run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Timestamp>,
-    /// Times the restart policy has started it again.
+    /// Times the restart policy has started it again since the user did, the one to come included.
     #[serde(default)]
     pub restart_count: u32,
+    /// The user has told it to end, and it is not to be started again by its restart policy. Written
+    /// before the signal is sent, and only for containers that have a policy.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped_by_user: bool,
 }
 
 impl State {
@@ -400,10 +447,12 @@ impl State {
             shim: None,
             exit_code: 0,
             oom_killed: false,
+            oom: None,
             error: String::new(),
             started: None,
             finished: None,
             restart_count: 0,
+            stopped_by_user: false,
         }
     }
 }

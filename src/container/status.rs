@@ -4,8 +4,11 @@
 //! ```text
 //!            start             exec succeeded
 //!  Created ─────────▶ Starting ───────────────▶ Running ──▶ Exited ──▶ (removed)
-//!     ▲                  │ failed                  ▲            │
-//!     └── or Exited ─────┘                         └── start ───┘
+//!     ▲                │ ▲  │ failed             │ ▲         ▲  │
+//!     └── or Exited ───┼─┼──┘                    │ └─ start ─┼──┘
+//!               failed │ │ time is up            │           │ called off
+//!                      └▶ Restarting ◀───────────┘           │
+//!                             └──────────────────────────────┘
 //! ```
 
 use std::fmt;
@@ -26,6 +29,8 @@ pub enum Status {
     Running,
     /// Frozen.
     Paused,
+    /// Ended; its shim waits to start it again.
+    Restarting,
     /// Ended, or failed to start.
     Exited,
     /// Being removed.
@@ -39,14 +44,16 @@ impl Status {
             Status::Created => "created",
             Status::Starting | Status::Running => "running",
             Status::Paused => "paused",
+            Status::Restarting => "restarting",
             Status::Exited => "exited",
             Status::Removing => "removing",
         }
     }
 
-    /// A process of the container should exist.
+    /// A process should exist that will write down what comes next: the container's first, or the
+    /// shim that waits to start it again. Docker says *running* of all of these.
     pub fn is_live(self) -> bool {
-        matches!(self, Status::Starting | Status::Running | Status::Paused)
+        matches!(self, Status::Starting | Status::Running | Status::Paused | Status::Restarting)
     }
 
     /// Whether the engine may record `next` after `self`.
@@ -55,9 +62,11 @@ impl Status {
         matches!(
             (self, next),
             (Created | Exited, Starting | Removing)
-                | (Starting, Running | Exited | Created)
-                | (Running, Paused | Exited)
-                | (Paused, Running | Exited)
+                | (Starting, Running | Exited | Created | Restarting)
+                | (Running, Paused | Exited | Restarting)
+                | (Paused, Running | Exited | Restarting)
+                // To itself: a start that failed before it was recorded, and is tried again.
+                | (Restarting, Starting | Exited | Restarting)
         )
     }
 }
@@ -85,6 +94,10 @@ pub fn effective(state: &State, alive: Liveness) -> Status {
         if state.status == Status::Starting && state.init.is_none() && alive.shim {
             return Status::Starting;
         }
+        // Between two runs there is no first process; the shim alone decides.
+        if state.status == Status::Restarting && alive.shim {
+            return Status::Restarting;
+        }
         return Status::Exited;
     }
     state.status
@@ -99,8 +112,15 @@ pub fn is_orphaned(state: &State, alive: Liveness) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Status; 6] =
-        [Status::Created, Status::Starting, Status::Running, Status::Paused, Status::Exited, Status::Removing];
+    const ALL: [Status; 7] = [
+        Status::Created,
+        Status::Starting,
+        Status::Running,
+        Status::Paused,
+        Status::Restarting,
+        Status::Exited,
+        Status::Removing,
+    ];
 
     #[test]
     fn nothing_leaves_removing_and_running_is_reached_by_starting_or_unpausing_only() {
@@ -111,13 +131,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_waits_to_be_started_again_only_after_a_run() {
+        for from in ALL {
+            let ran = matches!(from, Status::Starting | Status::Running | Status::Paused | Status::Restarting);
+            assert_eq!(from.may_become(Status::Restarting), ran, "{from:?}");
+        }
+        assert!(!Status::Restarting.may_become(Status::Running), "without a start");
+    }
+
+    #[test]
     fn the_kernel_overrules_the_record() {
         let mut state = State::created();
         for status in ALL {
             state.status = status;
             state.init = Some(crate::container::ProcessRef { pid: 1, start_time: 1 });
-            let dead = effective(&state, Liveness { init: false, shim: true });
+            let dead = effective(&state, Liveness { init: false, shim: false });
             assert_eq!(dead == Status::Exited, status.is_live() || status == Status::Exited);
+            let ending = effective(&state, Liveness { init: false, shim: true });
+            assert_eq!(ending, if status == Status::Restarting { status } else { dead });
             assert_eq!(effective(&state, Liveness { init: true, shim: false }), status);
             assert_eq!(is_orphaned(&state, Liveness { init: false, shim: false }), status.is_live());
             assert!(!is_orphaned(&state, Liveness { init: false, shim: true }));

@@ -12,7 +12,7 @@ use tracing::debug_span;
 
 use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
-use super::{Engine, devices, files, recover, shim};
+use super::{Engine, devices, files, recover, resources, shim};
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
@@ -45,6 +45,8 @@ impl Engine {
         let image = debug_span!("resolve image").in_scope(|| self.resolve_image(&request.image, request.pull))?;
         let id = ContainerId::random().context("make a container id")?;
         let mut config = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
+        let place = resources::place(&config)?;
+        let warnings = debug_span!("check limits").in_scope(|| resources::fit(&mut config.resources, &place))?;
         if let Some(name) = &request.name {
             names::validate(name)?;
             self.heal_name_holder(name)?;
@@ -61,7 +63,7 @@ impl Engine {
             self.sweep_trash();
             return Err(error);
         }
-        Ok(Created { id, name: container.config.name.clone(), warnings: Vec::new() })
+        Ok(Created { id, name: container.config.name.clone(), warnings })
     }
 
     /// What a start of such a container would do, as data: the plan of `--explain=plan`. Makes
@@ -111,6 +113,9 @@ impl Engine {
                 .with_hint(format!("image {} names none; write one after the image", request.image))
                 .into());
         }
+        if request.auto_remove && !request.restart.is_no() {
+            return Err(Failure::usage("can't create 'AutoRemove' container with restart policy").into());
+        }
         let namespaces = self.namespaces(request)?;
         let hostname = hostname(id, request, &namespaces)?;
         let workdir = request.workdir.clone().or_else(|| Some(defaults.workdir.clone())).filter(|dir| !dir.is_empty());
@@ -121,6 +126,13 @@ impl Engine {
             }
         }
         check_sysctls(request, &namespaces)?;
+        resources::validate(&request.resources)?;
+        let cgroup_namespace = match request.cgroupns.as_str() {
+            "" => None,
+            "host" => Some(NamespaceMode::Host),
+            "private" => Some(NamespaceMode::Private),
+            other => return Err(Failure::usage(format!("invalid cgroup namespace mode: {other}")).into()),
+        };
         for host in &request.extra_hosts {
             host.address
                 .parse::<IpAddr>()
@@ -166,6 +178,9 @@ impl Engine {
             extra_hosts: request.extra_hosts.clone(),
             sysctls: request.sysctls.clone(),
             ulimits: request.ulimits.clone(),
+            resources: request.resources.clone(),
+            cgroup_parent: request.cgroup_parent.clone(),
+            cgroup_namespace,
             devices: devices::mappings(request)?,
             device_rules: devices::checked_rules(request)?,
             security,
@@ -174,6 +189,7 @@ impl Engine {
             stop_signal,
             stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             auto_remove: request.auto_remove,
+            restart: request.restart,
         })
     }
 

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use super::pipes::Pipes;
 use super::request::ExecRequest;
 use super::streams::{self, Client, Ends, Lent, Streams, Watch};
-use super::{Engine, lower};
+use super::{Engine, lower, resources};
 use crate::cgroup::{Cgroups, Group};
 use crate::container::NamespaceMode;
 use crate::container::handle::{self, Record};
@@ -34,19 +34,26 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let target = open_target(&record, reference)?;
-        let group = Cgroups::detect()?.group(id.as_str())?;
+        let group = resources::group(&Cgroups::detect()?, &record.config)?;
         let plan = exec_plan(&record, &group, request)?;
         let pipes = if request.tty || request.detach { Pipes::none()? } else { Pipes::new(request.interactive)? };
         let program = process::own_program().context("open our own program")?;
-        let directory = group.v2_dir_fd()?;
-        let prepared = spawn::prepare(&Birth {
-            name: &record.config.name,
-            program: program.as_fd(),
-            namespaces: 0,
-            pid_namespace: None,
-            cgroup: directory.as_ref().map(AsFd::as_fd),
-            streams: pipes.child.each_ref().map(AsFd::as_fd),
-            target: Some(target.as_fd()),
+        let prepare = |directory: Option<OwnedFd>| {
+            spawn::prepare(&Birth {
+                name: &record.config.name,
+                program: program.as_fd(),
+                namespaces: 0,
+                pid_namespace: None,
+                cgroup: directory.as_ref().map(AsFd::as_fd),
+                streams: pipes.child.each_ref().map(AsFd::as_fd),
+                target: Some(target.as_fd()),
+            })
+        };
+        let prepared = prepare(group.v2_dir_fd()?).or_else(|error| match record.live_init() {
+            // A container that manages cgroups itself has given its controllers to groups below its own, which may
+            // have no processes then: its first process shows where they are.
+            Some(init) if is_busy(&error) => prepare(group.v2_dir_fd_of(init.pid)?),
+            _ => Err(error),
         })?;
         drop(pipes.child);
         // Before the command can run: its first words and the user's first keys must meet raw mode.
@@ -81,7 +88,7 @@ fn exec_plan(record: &Record, group: &Group, request: &ExecRequest) -> Result<In
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWNET
-        | if steps.is_empty() { libc::CLONE_NEWCGROUP } else { 0 }
+        | libc::CLONE_NEWCGROUP
         | if config.namespaces.pid == NamespaceMode::Host { 0 } else { libc::CLONE_NEWPID };
     steps.push(Step::EnterContainer { namespaces });
     steps.push(Step::NewSession);
@@ -123,6 +130,10 @@ fn exec_plan(record: &Record, group: &Group, request: &ExecRequest) -> Result<In
     Ok(InitPlan { steps, timed: false })
 }
 
+fn is_busy(error: &anyhow::Error) -> bool {
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
 fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
     match record.status() {
         Status::Paused => {
@@ -132,19 +143,27 @@ fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
             .into());
         }
         Status::Starting | Status::Running => {}
+        Status::Restarting => {
+            return Err(Failure::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                record.config.id
+            ))
+            .into());
+        }
         _ => return Err(not_running(record)),
     }
     let init = record.live_init().ok_or_else(|| not_running(record))?;
     process::open_verified(init.pid, init.start_time).ok_or_else(|| not_running(record))
 }
 
-fn not_running(record: &Record) -> anyhow::Error {
+pub(super) fn not_running(record: &Record) -> anyhow::Error {
     Failure::conflict(format!("container {} is not running", record.config.id))
         .with_hint(format!("start it first: mydocker start {}", record.config.name))
         .into()
 }
 
-fn window() -> Option<tty::Size> {
+/// The size of the caller's terminal, if he has one.
+pub fn window() -> Option<tty::Size> {
     [1, 0, 2].into_iter().find_map(|number| tty::size(fd::standard(number)))
 }
 

@@ -3,16 +3,20 @@
 //! Functions that take several references signal all before they wait for any; each element of the
 //! result belongs to the reference at its index.
 
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::request::{RemoveRequest, StartRequest, StopRequest};
+use super::wire::Request;
 use super::{Engine, recover};
-use crate::container::handle::{self, Record};
+use crate::container::handle::{self, Locked, Record};
+use crate::container::status::Status;
 use crate::container::{ContainerId, ProcessRef, names};
 use crate::error::Failure;
+use crate::sys::channel::Channel;
 use crate::sys::{process, signal};
 
 /// A running container that was told to stop.
@@ -22,6 +26,16 @@ struct Stopping {
     pidfd: OwnedFd,
     /// Seconds it is given; negative for ever.
     grace: i64,
+}
+
+/// What the user's wish to end a container has met.
+enum Target {
+    /// Its first process, to be signalled.
+    Runs(ProcessRef, OwnedFd),
+    /// No process: it waits for its next run, or did until now, or would have from now on.
+    BetweenRuns,
+    /// It does not run.
+    Down,
 }
 
 impl Engine {
@@ -36,12 +50,10 @@ impl Engine {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let number = signal_number(request.signal.as_ref().unwrap_or(&record.config.stop_signal))?;
-        let Some((run, pidfd)) = open_init(&record) else {
-            self.lock_settled(&id)?;
-            return Ok(None);
-        };
+        let Target::Runs(run, pidfd) = self.claim_end(&id, &record)? else { return Ok(None) };
         let grace = request.timeout.unwrap_or(record.config.stop_timeout);
         send(&pidfd, number).with_context(|| format!("stop {reference}"))?;
+        self.resume(&record);
         Ok(Some(Stopping { id, run, pidfd, grace }))
     }
 
@@ -58,7 +70,78 @@ impl Engine {
         match self.lock_settled(id) {
             // Removed by its own `--rm`: that is an end, too.
             Err(error) if is_not_found(&error) => Ok(()),
+            // The signal was sent when it had no restart policy yet.
+            Ok(Some(container)) if container.record().status() == Status::Restarting => self.call_off(container),
             result => result.map(drop),
+        }
+    }
+
+    /// Opens the first process of a container as it is.
+    fn target(&self, id: &ContainerId, record: &Record) -> Result<Target> {
+        if let Some((run, pidfd)) = open_init(record) {
+            return Ok(Target::Runs(run, pidfd));
+        }
+        let restarting = |container: Locked| container.record().status() == Status::Restarting;
+        Ok(if self.lock_settled(id)?.is_some_and(restarting) { Target::BetweenRuns } else { Target::Down })
+    }
+
+    /// Opens the first process of a container that the user wants to end. If its restart policy could
+    /// start it again, the wish is on record before this returns: whatever the first process does
+    /// from now on, there is no next run. One that waits for its next run is told that there is none.
+    fn claim_end(&self, id: &ContainerId, record: &Record) -> Result<Target> {
+        if record.config.restart.is_no() {
+            return self.target(id, record);
+        }
+        let Some(mut container) = self.lock_settled(id)? else { return Ok(Target::Down) };
+        // The record, settled a moment ago: asked again, the kernel might say that it has just ended,
+        // and its shim, which waits for the lock, would start it again.
+        match container.state.status {
+            Status::Restarting => {
+                self.call_off(container)?;
+                return Ok(Target::BetweenRuns);
+            }
+            status if !status.is_live() => return Ok(Target::Down),
+            _ => {}
+        }
+        container.state.stopped_by_user = true;
+        container.save_state()?;
+        match open_init(&container.record()) {
+            Some((run, pidfd)) => Ok(Target::Runs(run, pidfd)),
+            // It has ended this very moment, and its shim waits for the lock to record that.
+            None => {
+                drop(container);
+                self.lock_settled(id)?;
+                Ok(Target::BetweenRuns)
+            }
+        }
+    }
+
+    /// Ends the wait for the next run: records that there is none, then tells the shim, which would
+    /// find it in the record itself when its time has come.
+    fn call_off(&self, mut container: Locked) -> Result<()> {
+        let socket = self.layout().socket(container.id());
+        let shim = Channel::connect(&socket);
+        container.state.stopped_by_user = true;
+        container.state.shim = None;
+        container.transition(Status::Exited)?;
+        // Under the lock: the next shim has its socket at the same path.
+        let _ = fs::remove_file(socket);
+        drop(container);
+        if let Ok(shim) = shim {
+            let _ = shim.send(&Request::LookAgain, &[]);
+        }
+        Ok(())
+    }
+
+    /// A client passes a signal on to the container it is attached to: one that is meant to end it is
+    /// the user's word against the restart policy, too.
+    pub(super) fn note_signal(&self, id: &ContainerId, number: i32) {
+        if let Ok(record) = handle::load(self.layout(), id)
+            && !record.config.restart.is_no()
+            && is_meant_to_end(&record, number)
+        {
+            // What cannot be recorded is no reason to keep the signal back.
+            let _ = self.claim_end(id, &record);
         }
     }
 
@@ -67,14 +150,23 @@ impl Engine {
         let number = signal_number(signal)?;
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
-        let Some((run, pidfd)) = open_init(&record) else {
-            self.lock_settled(&id)?;
-            return Err(Failure::conflict(format!(
-                "Cannot kill container: {reference}: container {id} is not running"
-            ))
-            .into());
+        let ends = is_meant_to_end(&record, number);
+        let target = if ends { self.claim_end(&id, &record) } else { self.target(&id, &record) };
+        let (run, pidfd) = match target? {
+            Target::Runs(run, pidfd) => (run, pidfd),
+            // No error, as with Docker; without a next run if the signal was meant to end it.
+            Target::BetweenRuns => return Ok(()),
+            Target::Down => {
+                return Err(Failure::conflict(format!(
+                    "Cannot kill container: {reference}: container {id} is not running"
+                ))
+                .into());
+            }
         };
         send(&pidfd, number).with_context(|| format!("kill {reference}"))?;
+        if number == libc::SIGKILL || Ok(number) == signal_number(&record.config.stop_signal).map_err(drop) {
+            self.resume(&record);
+        }
         // Docker returns from a SIGKILL when the container is down.
         if number == libc::SIGKILL { self.settle(&id, run) } else { Ok(()) }
     }
@@ -88,14 +180,17 @@ impl Engine {
         self.start(id.as_str(), &StartRequest::default(), &mut Vec::new()).map(drop)
     }
 
-    /// Waits until the container is not running; its exit code.
+    /// Waits until the container is not running; its exit code. As with Docker that is the end of the
+    /// present run, whatever the restart policy does then, and between two runs that of the next.
     pub fn wait(&self, reference: &str) -> Result<i32> {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
-        if record.state.status.is_live()
-            && let Some(run) = record.state.init
-            && let Some(code) = self.await_end(&id, run)?
-        {
+        let told = match record.state.init.filter(|_| record.state.status.is_live()) {
+            Some(run) => self.await_end(&id, run)?,
+            None if record.status() == Status::Restarting => self.await_next_end(&id)?,
+            None => None,
+        };
+        if let Some(code) = told {
             return Ok(code);
         }
         let container = self.lock_settled(&id)?;
@@ -110,9 +205,11 @@ impl Engine {
         let killed: Vec<Option<ProcessRef>> = found
             .iter()
             .map(|id| {
-                let record = handle::load(self.layout(), id.as_ref().ok().filter(|_| request.force)?).ok()?;
-                let (run, pidfd) = open_init(&record)?;
+                let id = id.as_ref().ok().filter(|_| request.force)?;
+                let record = handle::load(self.layout(), id).ok()?;
+                let Target::Runs(run, pidfd) = self.claim_end(id, &record).ok()? else { return None };
                 send(&pidfd, libc::SIGKILL).ok()?;
+                self.resume(&record);
                 Some(run)
             })
             .collect();
@@ -140,9 +237,11 @@ impl Engine {
             Err(error) if is_not_found(&error) => return Ok(()),
             Err(error) => return self.remove_damaged(id, request, error),
         };
-        if container.record().status().is_live() {
+        // The record, settled a moment ago: if it has ended since, its shim still has its work to do.
+        let status = container.state.status;
+        if status.is_live() {
             return Err(Failure::conflict(format!(
-                "You cannot remove a running container {id}. Stop the container before attempting removal or force remove"
+                "You cannot remove a {status} container {id}. Stop the container before attempting removal or force remove"
             ))
             .with_hint(format!("mydocker stop {reference}, or mydocker rm -f {reference}"))
             .into());
@@ -195,6 +294,12 @@ pub fn signal_number(text: &str) -> Result<i32> {
             .with_hint("give a name such as TERM or SIGTERM, or a number from 1 to 64")
             .into()
     })
+}
+
+/// Whether a signal says that the user wants the container to end, so that its restart policy does
+/// not apply: the container's own stop signal, SIGKILL, and what ctrl-c sends.
+fn is_meant_to_end(record: &Record, number: i32) -> bool {
+    matches!(number, libc::SIGKILL | libc::SIGINT) || signal::parse(&record.config.stop_signal) == Some(number)
 }
 
 /// A handle on the container's first process, when it runs.

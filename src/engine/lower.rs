@@ -8,13 +8,15 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxResources, Mount as SpecMount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder,
-    Spec, SpecBuilder, UserBuilder,
+    Mount as SpecMount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder, UserBuilder,
 };
 use rustix::fs::{Mode, OFlags};
 
 use super::devices::{self, Devices};
-use crate::cgroup::{Cgroups, Mode as CgroupMode, View};
+use super::{lower_resources, resources};
+use crate::cgroup::limits::extra_controllers;
+use crate::cgroup::{Cgroups, Group, Mode as CgroupMode, View};
 use crate::container::{Config, ContainerId, Mount, MountSource, NamespaceMode, NetworkMode, Tmpfs, handle};
 use crate::error::Failure;
 use crate::layout::Layout;
@@ -43,14 +45,16 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
         overlay: Some(overlay(layout, config)),
         user: config.process.user.clone(),
         groups: config.process.group_add.clone(),
-        cgroup_namespace: cgroups.mode == CgroupMode::V2,
+        cgroup_namespace: has_cgroup_namespace(config, cgroups),
         ..Launch::default()
     };
 
     let namespaces = namespaces(layout, config, &mut held, &mut launch)?;
     let propagation = if wants_host_mounts(config) { "rslave" } else { "rprivate" };
     let mut mounts = spec::base_mounts(privileged);
-    mounts.extend(cgroup_mounts(cgroups, id, privileged, &mut launch)?);
+    let mut limits = lower_resources::resources(&config.resources)?;
+    let group = cgroups.group_with(&resources::place(config)?, &extra_controllers(&limits));
+    mounts.extend(cgroup_mounts(&group, privileged, &mut launch));
     mounts.extend(ipc_mounts(config));
     mounts.extend(engine_files(layout, config));
     for tmpfs in &config.tmpfs {
@@ -85,14 +89,13 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
     let confined = !privileged && !config.security.unconfined_paths;
     let paths = |list: &[&str]| if confined { list.iter().map(|&p| p.to_owned()).collect() } else { Vec::new() };
     let Devices { nodes, rules } = devices::lower(config)?;
-    let mut resources = LinuxResources::default();
-    resources.set_devices(Some(rules));
+    limits.set_devices(Some(rules));
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
         .devices(nodes)
-        .resources(resources)
         .sysctl(sysctls(config))
-        .cgroups_path(format!("/mydocker/{id}"))
+        .cgroups_path(Path::new("/").join(resources::place(config)?.path()))
+        .resources(limits)
         .rootfs_propagation(propagation)
         .masked_paths(paths(&spec::MASKED_PATHS))
         .readonly_paths(paths(&spec::READONLY_PATHS))
@@ -216,15 +219,15 @@ fn hold(layout: &Layout, peer: &str, file: &str, held: &mut Vec<OwnedFd>) -> Res
 }
 
 /// The container's own cgroup as `/sys/fs/cgroup`, read-only unless privileged (CVE-2022-0492).
-fn cgroup_mounts(cgroups: &Cgroups, id: &ContainerId, privileged: bool, launch: &mut Launch) -> Result<Vec<SpecMount>> {
+fn cgroup_mounts(group: &Group, privileged: bool, launch: &mut Launch) -> Vec<SpecMount> {
     let base = ["nosuid", "noexec", "nodev"];
     let with = |extra: &[&'static str]| -> Vec<&'static str> { base.iter().chain(extra).copied().collect() };
     let access: &[&'static str] = if privileged { &[] } else { &["ro"] };
-    let View::Directories { mounts: hierarchies, links } = cgroups.group(id.as_str())?.own_view() else {
-        return Ok(vec![spec::mount("cgroup2", "cgroup", "/sys/fs/cgroup", &with(access))]);
+    let View::Directories { mounts: hierarchies, links } = group.own_view() else {
+        return vec![spec::mount("cgroup2", "cgroup", "/sys/fs/cgroup", &with(access))];
     };
     if hierarchies.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     launch.links.extend(links.into_iter().map(|link| (format!("/sys/fs/cgroup/{}", link.name), link.target)));
     let mut mounts = vec![spec::mount("tmpfs", "tmpfs", "/sys/fs/cgroup", &with(&["mode=755", "size=64k"]))];
@@ -234,7 +237,16 @@ fn cgroup_mounts(cgroups: &Cgroups, id: &ContainerId, privileged: bool, launch: 
     if !privileged {
         launch.seal.push("/sys/fs/cgroup".into());
     }
-    Ok(mounts)
+    mounts
+}
+
+/// Docker's default: private where the unified tree makes it cheap and whole, the host's on v1.
+pub fn has_cgroup_namespace(config: &Config, cgroups: &Cgroups) -> bool {
+    match config.cgroup_namespace {
+        None => cgroups.mode == CgroupMode::V2,
+        Some(NamespaceMode::Private) => true,
+        Some(_) => false,
+    }
 }
 
 fn ipc_mounts(config: &Config) -> Vec<SpecMount> {

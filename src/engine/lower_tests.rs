@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::cgroup::Hierarchy;
-use crate::container::{FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, Security, Ulimit};
+use crate::container::{FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, RestartPolicy, Security, Ulimit};
 use crate::runtime::plan;
 
 fn config() -> Config {
@@ -41,6 +41,9 @@ fn config() -> Config {
         extra_hosts: vec![],
         sysctls: Default::default(),
         ulimits: vec![],
+        resources: Default::default(),
+        cgroup_parent: String::new(),
+        cgroup_namespace: None,
         devices: vec![],
         device_rules: vec![],
         security: Security::default(),
@@ -49,6 +52,7 @@ fn config() -> Config {
         stop_signal: "SIGTERM".into(),
         stop_timeout: 10,
         auto_remove: false,
+        restart: RestartPolicy::No,
         id,
     }
 }

@@ -12,13 +12,17 @@ pub mod images;
 pub mod lifecycle;
 pub mod logs;
 mod lower;
+mod lower_resources;
+mod pause;
 mod pipes;
 pub mod query;
 mod recover;
 pub mod request;
+mod resources;
 mod shim;
 mod streams;
 pub mod supervise;
+mod update;
 mod wire;
 
 use std::fs::DirBuilder;

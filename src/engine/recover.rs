@@ -9,17 +9,18 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::Engine;
-use crate::cgroup::{Cgroups, Group};
+use super::{Engine, resources};
+use crate::cgroup::{Cgroups, Group, Place};
 use crate::container::handle::{self, Locked};
 use crate::container::status::{self, Status};
-use crate::container::{ContainerId, MountSource, names};
+use crate::container::{Config, ContainerId, MountSource, names};
 use crate::storage::volume::Volumes;
+use crate::store;
 use crate::sys::{process, tree};
 
 /// Exit code recorded when nobody lived to see the real one.
@@ -62,9 +63,14 @@ impl Engine {
     fn heal(&self, container: &mut Locked) -> Result<()> {
         self.discard_cgroup(container.id())?;
         let _ = fs::remove_file(self.layout().socket(container.id()));
-        container.state.exit_code = UNKNOWN_EXIT;
-        container.state.error = "its supervisor was killed, so its exit code is not known".into();
-        container.state.finished = Some(Timestamp::now());
+        container.state.error = if container.state.status == Status::Restarting {
+            // Nothing ran: code and time of the end are those of the last run.
+            "its supervisor was killed before it had started the container again".into()
+        } else {
+            container.state.exit_code = UNKNOWN_EXIT;
+            container.state.finished = Some(Timestamp::now());
+            "its supervisor was killed, so its exit code is not known".into()
+        };
         container.state.init = None;
         container.state.shim = None;
         container.transition(Status::Exited)
@@ -73,7 +79,12 @@ impl Engine {
     /// Removes the cgroup of a container that does not run: a shim that was killed before it had
     /// recorded anything has left it.
     pub fn discard_cgroup(&self, id: &ContainerId) -> Result<()> {
-        let group = Cgroups::detect()?.group(id.as_str())?;
+        // Without a record nobody knows of another parent; a container with one has its record.
+        let place = match handle::load(self.layout(), id) {
+            Ok(record) => resources::place(&record.config)?,
+            Err(_) => Place::new("", id.as_str())?,
+        };
+        let group = Cgroups::detect()?.group(&place);
         group.kill_all()?;
         group.remove()
     }
@@ -131,7 +142,8 @@ impl Engine {
             }
             if let Some((id, _)) = name.to_str().and_then(|name| name.split_once(".container."))
                 && let Ok(cgroups) = cgroups.get_or_insert_with(Cgroups::detect)
-                && let Err(error) = cgroups.group(id).and_then(|group| discard_group(&group))
+                && let Err(error) =
+                    self.place_of(&entry.path(), id).and_then(|place| discard_group(&cgroups.group(&place)))
             {
                 // Left for the next sweep.
                 tracing::debug!("{error:#}");
@@ -139,6 +151,12 @@ impl Engine {
             }
             delete(&trash, &name);
         }
+    }
+
+    /// Where the cgroup of a container in the trash lies: what is left of its record tells of another parent.
+    fn place_of(&self, directory: &Path, id: &str) -> Result<Place> {
+        let config = store::read_json::<Config>(&directory.join("config.json")).ok().flatten();
+        config.map_or_else(|| Place::new("", id), |config| resources::place(&config))
     }
 
     /// Every orphan of this data root, healed: called by commands that change things anyway.

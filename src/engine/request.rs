@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::container::{DeviceMapping, ExtraHost, LogOptions, Mount, Security, Streams, Tmpfs, Ulimit};
+use crate::container::{
+    DeviceMapping, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit,
+};
 
 /// Create a container.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,6 +64,12 @@ pub struct CreateRequest {
     pub device_rules: Vec<String>,
     /// `--privileged --cap-add --cap-drop --security-opt`.
     pub security: Security,
+    /// `--memory`, `--cpus`, … .
+    pub resources: Resources,
+    /// `--cgroup-parent`; empty for the usual one.
+    pub cgroup_parent: String,
+    /// `--cgroupns`: empty, `host` or `private`.
+    pub cgroupns: String,
     /// `--pid`: empty, `private`, `host` or `container:REF`.
     pub pid: String,
     /// `--ipc`: empty, `private`, `shareable`, `host` or `container:REF`.
@@ -76,6 +84,8 @@ pub struct CreateRequest {
     pub pull: PullPolicy,
     /// `--rm`.
     pub auto_remove: bool,
+    /// `--restart`.
+    pub restart: RestartPolicy,
 }
 
 /// When a registry is asked for the image.
@@ -171,6 +181,15 @@ pub struct StopRequest {
     pub signal: Option<String>,
     /// Seconds before SIGKILL instead of the container's; negative waits for ever.
     pub timeout: Option<i64>,
+}
+
+/// Change a container's limits and restart policy; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpdateRequest {
+    /// The new limits.
+    pub resources: Resources,
+    /// The new restart policy.
+    pub restart: Option<RestartPolicy>,
 }
 
 /// Remove a container.

@@ -175,6 +175,22 @@ impl Client {
         self.sinks().any(Sink::is_behind)
     }
 
+    /// Appends what must have room before it gets what waits for it.
+    pub fn watch<'a>(&'a self, set: &mut Vec<(Watch, BorrowedFd<'a>, PollFlags)>) {
+        for (stream, sink) in [(Stream::Stdout, &self.stdout), (Stream::Stderr, &self.stderr)] {
+            if let Some(sink) = sink.as_ref().filter(|sink| sink.is_behind()) {
+                set.push((Watch::Room(self.token, stream), sink.file.as_fd(), PollFlags::OUT));
+            }
+        }
+    }
+
+    /// Writes what waits for room on `stream`.
+    pub fn flush(&mut self, stream: Stream) {
+        if let Some(sink) = self.sink(stream) {
+            sink.flush();
+        }
+    }
+
     /// Why its output cannot be written any more: the reader of a pipe has gone, a terminal hung up.
     fn failed(&self) -> Option<Errno> {
         self.sinks().find_map(|sink| sink.failed)
@@ -294,11 +310,7 @@ impl Streams {
             if let Some(input) = client.input.as_ref().filter(wanted).filter(|_| self.to_container.is_empty()) {
                 set.push((Watch::Input(client.token), input.file.as_fd(), PollFlags::IN));
             }
-            for (stream, sink) in [(Stream::Stdout, &client.stdout), (Stream::Stderr, &client.stderr)] {
-                if let Some(sink) = sink.as_ref().filter(|sink| sink.is_behind()) {
-                    set.push((Watch::Room(client.token, stream), sink.file.as_fd(), PollFlags::OUT));
-                }
-            }
+            client.watch(set);
         }
     }
 
@@ -321,10 +333,8 @@ impl Streams {
             Watch::Stdin => self.write_stdin(),
             Watch::Input(token) => return self.read_input(token),
             Watch::Room(token, stream) => {
-                if let Some(client) = self.clients.iter_mut().find(|client| client.token == token)
-                    && let Some(sink) = client.sink(stream)
-                {
-                    sink.flush();
+                if let Some(client) = self.clients.iter_mut().find(|client| client.token == token) {
+                    client.flush(stream);
                 }
             }
         }

@@ -70,9 +70,10 @@ impl Engine {
     /// also when the start fails.
     pub fn start(&self, reference: &str, request: &StartRequest, timeline: &mut Vec<TimedStep>) -> Result<Outcome> {
         let id = handle::find(self.layout(), reference)?;
-        let container =
+        let mut container =
             debug_span!("lock container").in_scope(|| self.lock_settled(&id))?.ok_or_else(|| no_such(reference))?;
-        if container.record().status().is_live() {
+        // The record, settled a moment ago: if it has ended since, its shim still has its work to do.
+        if container.state.status.is_live() {
             drop(container);
             // As with Docker: starting what runs is no error.
             return match &request.attach {
@@ -99,6 +100,9 @@ impl Engine {
             Err(error) => return Err(self.never_started(container, error)),
         };
         let before = container.state.status;
+        // The user wants it to run: its restart policy begins anew.
+        container.state.restart_count = 0;
+        container.state.stopped_by_user = false;
         let mut orders = Orders {
             container,
             caller: shim_end,
@@ -146,6 +150,11 @@ impl Engine {
             Status::Paused => {
                 return Err(Failure::conflict("You cannot attach to a paused container, unpause it first").into());
             }
+            Status::Restarting => {
+                return Err(
+                    Failure::conflict("You cannot attach to a restarting container, wait until it is running").into()
+                );
+            }
             _ => return Err(Failure::conflict("You cannot attach to a stopped container, start it first").into()),
         }
         let channel = Channel::connect(&self.layout().socket(&id)).map_err(|_| {
@@ -191,7 +200,10 @@ impl Engine {
             if signalled && let Some(signal) = process::read_signal(signals.as_fd()) {
                 let message = match signal {
                     libc::SIGWINCH => terminal_size().map(Request::Resize),
-                    signal => Some(Request::Signal(signal)),
+                    signal => {
+                        self.note_signal(id, signal);
+                        Some(Request::Signal(signal))
+                    }
                 };
                 // A shim that is gone shows as the end of the channel.
                 let _ = message.map(|message| channel.send(&message, &[]));
@@ -229,17 +241,8 @@ impl Engine {
     /// Waits until a run of a container has ended and its end is recorded. Returns its code when its
     /// shim told it, `None` when there was none to ask.
     pub fn await_end(&self, id: &ContainerId, run: ProcessRef) -> Result<Option<i32>> {
-        if let Ok(channel) = Channel::connect(&self.layout().socket(id))
-            && channel.send(&Request::Wait { run }, &[]).is_ok()
-        {
-            loop {
-                match channel.receive::<Notice>().context("wait for the container's supervisor")? {
-                    Received::Message(Notice::Exited { code }, _) => return Ok(Some(code)),
-                    Received::Message(..) => {}
-                    // The shim was killed, or serves a later run.
-                    Received::Closed | Received::Nothing => break,
-                }
-            }
+        if let Some(code) = self.ask_end(id, &Request::Wait { run })? {
+            return Ok(Some(code));
         }
         await_process(run);
         // The process has ended. A shim that is not heard any more and has not recorded it is about to end.
@@ -250,6 +253,27 @@ impl Engine {
             await_process(shim);
         }
         Ok(None)
+    }
+
+    /// Waits until the next run of a container that waits to be started again has ended, or will not
+    /// be; the last code. `None` when there is no shim to ask.
+    pub fn await_next_end(&self, id: &ContainerId) -> Result<Option<i32>> {
+        self.ask_end(id, &Request::WaitNext)
+    }
+
+    /// Has the shim tell when a run ends. `None` when it was killed or knows nothing of that run.
+    fn ask_end(&self, id: &ContainerId, request: &Request) -> Result<Option<i32>> {
+        let Ok(channel) = Channel::connect(&self.layout().socket(id)) else { return Ok(None) };
+        if channel.send(request, &[]).is_err() {
+            return Ok(None);
+        }
+        loop {
+            match channel.receive::<Notice>().context("wait for the container's supervisor")? {
+                Received::Message(Notice::Exited { code }, _) => return Ok(Some(code)),
+                Received::Message(..) => {}
+                Received::Closed | Received::Nothing => return Ok(None),
+            }
+        }
     }
 }
 

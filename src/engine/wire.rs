@@ -3,8 +3,9 @@
 //! ```text
 //! client ──Attach{…} + its descriptors──▶ shim       (run and start: inherited by fork instead)
 //!        ◀──────────── Attached ─────────
-//!        ──Wait{run}──▶                               (stop, wait, rm: no streams)
+//!        ──Wait{run}, WaitNext──▶                     (stop, wait, rm: no streams)
 //!        ──Signal(n), Resize(size)──▶
+//!        ──LookAgain──▶                               (stop, rm: no run is to come)
 //!        ◀── Steps, then Started or Failed            (to the client that started it)
 //!        ◀── Detached                                 (detach keys were typed)
 //!        ◀── OutputFailed{errno}                      (its terminal hung up, its pipe has no reader)
@@ -35,11 +36,16 @@ pub enum Request {
         /// The client, when its standard input is its controlling terminal.
         owner: Option<ProcessRef>,
     },
-    /// Only tell me when this run ends; the connection is closed when it is not the present one.
+    /// Only tell me when this run ends. A run that has just ended is told at once; for an earlier one
+    /// the connection is closed.
     Wait {
         /// The first process of the run.
         run: ProcessRef,
     },
+    /// Only tell me when the run that is to come ends, or is called off.
+    WaitNext,
+    /// The record has changed: whether the container is still to be started again stands there.
+    LookAgain,
     /// Pass a signal on to the first process.
     Signal(i32),
     /// The client's window has another size.

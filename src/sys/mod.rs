@@ -5,10 +5,12 @@
 
 pub mod bpf;
 pub mod channel;
+pub mod clock;
 pub mod fd;
 pub mod mount;
 pub mod network;
 pub mod process;
+pub mod procfs;
 pub mod random;
 pub mod signal;
 pub mod tree;

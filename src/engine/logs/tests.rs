@@ -15,7 +15,8 @@ use super::*;
 use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{
-    ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, ProcessRef, Security, State, Streams,
+    ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, ProcessRef, RestartPolicy, Security,
+    State, Streams,
 };
 use crate::sys::process;
 
@@ -162,6 +163,9 @@ fn config(log: LogOptions) -> Config {
         extra_hosts: vec![],
         sysctls: Default::default(),
         ulimits: vec![],
+        resources: Default::default(),
+        cgroup_parent: String::new(),
+        cgroup_namespace: None,
         devices: vec![],
         device_rules: vec![],
         security: Security::default(),
@@ -170,6 +174,7 @@ fn config(log: LogOptions) -> Config {
         stop_signal: "SIGTERM".into(),
         stop_timeout: 10,
         auto_remove: false,
+        restart: RestartPolicy::No,
     }
 }
 

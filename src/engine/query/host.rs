@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::list::{Condition, ListRequest};
+use crate::cgroup::{Cgroups, Mode};
 use crate::container::status::Status;
 use crate::engine::Engine;
 
@@ -29,8 +30,10 @@ pub struct InfoView {
     pub logging_driver: String,
     /// Who makes cgroups: always the engine itself.
     pub cgroup_driver: String,
-    /// `1`, `2`, `hybrid`, or `none` when nothing is mounted.
+    /// What containers use: `1`, `2`, or `none` when nothing is mounted.
     pub cgroup_version: String,
+    /// Which hierarchies there are, in words.
+    pub cgroup_description: String,
     /// `uname -r`.
     pub kernel_version: String,
     /// The distribution's own name.
@@ -109,7 +112,8 @@ impl Engine {
             let is = |condition: &Condition| matches!(condition, Condition::Known { status, .. } if wanted(*status));
             listing.containers.iter().filter(|container| is(&container.condition)).count()
         };
-        let running = status(|status| status.is_live() && status != Status::Paused);
+        // As with Docker, one that waits to be started again counts as stopped.
+        let running = status(|status| matches!(status, Status::Starting | Status::Running));
         let paused = status(|status| status == Status::Paused);
         let mut warnings: Vec<String> = listing.problems.iter().map(|problem| format!("{problem:#}")).collect();
         let images = match self.images() {
@@ -119,8 +123,13 @@ impl Engine {
                 0
             }
         };
-        let cgroup_version = cgroup_version();
-        if cgroup_version == "none" {
+        let cgroups = Cgroups::detect();
+        let (cgroup_version, cgroup_description) = match &cgroups {
+            Ok(cgroups) if cgroups.mode == Mode::V2 => ("2", cgroups.describe()),
+            Ok(cgroups) => ("1", cgroups.describe()),
+            Err(_) => ("none", String::new()),
+        };
+        if cgroups.is_err() {
             warnings.push("no cgroup file system is mounted: limits cannot be set".to_owned());
         }
         let system = rustix::system::uname();
@@ -135,6 +144,7 @@ impl Engine {
             logging_driver: "json-file".to_owned(),
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: cgroup_version.to_owned(),
+            cgroup_description,
             kernel_version: text(system.release()),
             operating_system: operating_system(),
             os_type: "linux".to_owned(),
@@ -149,22 +159,6 @@ impl Engine {
     }
 }
 
-/// What is mounted at `/sys/fs/cgroup` (cgroups(7)): the unified hierarchy itself, or a tmpfs with
-/// one directory per v1 controller, and in the hybrid form the unified one among them.
-fn cgroup_version() -> &'static str {
-    const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
-    let unified = |path: &str| rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2);
-    if unified("/sys/fs/cgroup") {
-        return "2";
-    }
-    let v1 = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|text| text.contains(" - cgroup "));
-    match (v1, unified("/sys/fs/cgroup/unified")) {
-        (true, true) => "hybrid",
-        (true, false) => "1",
-        (false, _) => "none",
-    }
-}
-
 /// `PRETTY_NAME` of os-release(5).
 fn operating_system() -> String {
     let text = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
@@ -174,9 +168,37 @@ fn operating_system() -> String {
 }
 
 /// `MemTotal` of /proc/meminfo, in bytes.
-fn memory() -> u64 {
+pub(super) fn memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB")).and_then(|number| number.trim().parse().ok());
     kibibytes.unwrap_or(0u64).saturating_mul(1024)
+}
+
+/// Processors that are online, whatever this process may use of them (`/sys/devices/system/cpu/online`).
+pub(super) fn online_cpus() -> u32 {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let listed = count_listed(text.trim()).filter(|count| *count > 0);
+    listed.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
+}
+
+/// How many numbers a list like `0-3,5` has; `None` when it is none.
+fn count_listed(list: &str) -> Option<u32> {
+    let span = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    list.split(',').map(span).try_fold(0u32, |sum, count| sum.checked_add(count?))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lists_of_processors_are_counted() {
+        for (list, count) in [("0", Some(1)), ("0-3", Some(4)), ("0-3,5,8-9", Some(7)), ("", None), ("3-1", None)] {
+            assert_eq!(super::count_listed(list), count, "{list}");
+        }
+        assert!(super::online_cpus() >= 1);
+    }
 }

@@ -7,10 +7,13 @@ use jiff::Timestamp;
 
 use super::inspect_view::*;
 use super::{exit_code, list};
+use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::{DeviceMapping, LogOptions, Mount, MountSource, NamespaceMode, NetworkMode, Security};
-use crate::engine::Engine;
+use crate::container::{
+    Config, DeviceMapping, DeviceRate, LogOptions, Mount, MountSource, NamespaceMode, NetworkMode, Security,
+};
+use crate::engine::{Engine, lower};
 use crate::image::Store;
 use crate::layout::Layout;
 
@@ -98,7 +101,7 @@ fn state(record: &Record) -> StateView {
         status: status.as_str().to_owned(),
         running: status.is_live(),
         paused: status == Status::Paused,
-        restarting: false,
+        restarting: status == Status::Restarting,
         oom_killed: record.state.oom_killed,
         dead: false,
         pid,
@@ -118,6 +121,7 @@ fn host_config(record: &Record) -> HostConfigView {
     let config = &record.config;
     let hosts: Vec<String> = config.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect();
     let binds: Vec<String> = config.mounts.iter().filter_map(bind).collect();
+    let resources = &config.resources;
     let hidden = !config.security.privileged && !config.security.unconfined_paths;
     let paths = |list: &[&str]| hidden.then(|| list.iter().map(|path| (*path).to_owned()).collect());
     let limit = |limit: u64| i64::try_from(limit).unwrap_or(-1);
@@ -127,13 +131,16 @@ fn host_config(record: &Record) -> HostConfigView {
         log_config: LogConfigView { kind: config.log.driver.clone(), config: log_options(&config.log) },
         network_mode: list::network_name(&config.namespaces.network),
         port_bindings: BTreeMap::new(),
-        restart_policy: RestartPolicyView { name: "no".to_owned(), maximum_retry_count: 0 },
+        restart_policy: RestartPolicyView {
+            name: config.restart.name().to_owned(),
+            maximum_retry_count: config.restart.max_retries(),
+        },
         auto_remove: config.auto_remove,
         volume_driver: String::new(),
         volumes_from: None,
         cap_add: given(&capabilities(&config.security.cap_add)),
         cap_drop: given(&capabilities(&config.security.cap_drop)),
-        cgroupns_mode: "private".to_owned(),
+        cgroupns_mode: cgroup_namespace(config),
         dns: Vec::new(),
         dns_options: Vec::new(),
         dns_search: Vec::new(),
@@ -157,14 +164,31 @@ fn host_config(record: &Record) -> HostConfigView {
         shm_size: config.shm_size,
         sysctls: config.sysctls.clone(),
         runtime: "mydocker".to_owned(),
-        cpu_shares: 0,
-        memory: 0,
-        nano_cpus: 0,
-        cgroup_parent: String::new(),
-        cpuset_cpus: String::new(),
+        cpu_shares: resources.cpu_shares.unwrap_or(0),
+        memory: resources.memory.unwrap_or(0),
+        nano_cpus: resources.nano_cpus.unwrap_or(0),
+        cgroup_parent: config.cgroup_parent.clone(),
+        blkio_weight: resources.blkio_weight.unwrap_or(0),
+        blkio_weight_device: resources
+            .blkio_weight_devices
+            .iter()
+            .map(|device| WeightDeviceView { path: device.path.clone(), weight: device.rate })
+            .collect(),
+        blkio_device_read_bps: throttled(&resources.read_bps),
+        blkio_device_write_bps: throttled(&resources.write_bps),
+        blkio_device_read_iops: throttled(&resources.read_iops),
+        blkio_device_write_iops: throttled(&resources.write_iops),
+        cpu_period: resources.cpu_period.unwrap_or(0),
+        cpu_quota: resources.cpu_quota.unwrap_or(0),
+        cpuset_cpus: resources.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: resources.cpuset_mems.clone().unwrap_or_default(),
         devices: config.devices.iter().map(device).collect(),
         device_cgroup_rules: given(&config.device_rules),
-        pids_limit: None,
+        memory_reservation: resources.memory_reservation.unwrap_or(0),
+        memory_swap: resources.memory_swap.unwrap_or(0),
+        memory_swappiness: resources.memory_swappiness,
+        oom_kill_disable: resources.oom_kill_disable,
+        pids_limit: resources.pids_limit,
         ulimits: config
             .ulimits
             .iter()
@@ -173,6 +197,15 @@ fn host_config(record: &Record) -> HostConfigView {
         masked_paths: paths(&MASKED),
         readonly_paths: paths(&READ_ONLY),
     }
+}
+
+fn throttled(devices: &[DeviceRate]) -> Vec<ThrottleDeviceView> {
+    devices.iter().map(|device| ThrottleDeviceView { path: device.path.clone(), rate: device.rate }).collect()
+}
+
+fn cgroup_namespace(config: &Config) -> String {
+    let private = Cgroups::detect().is_ok_and(|cgroups| lower::has_cgroup_namespace(config, &cgroups));
+    if private { "private".to_owned() } else { "host".to_owned() }
 }
 
 fn device(device: &DeviceMapping) -> DeviceView {

@@ -98,17 +98,50 @@ pub struct HostConfigView {
     pub shm_size: u64,
     pub sysctls: BTreeMap<String, String>,
     pub runtime: String,
-    pub cpu_shares: u64,
-    pub memory: u64,
-    pub nano_cpus: u64,
+    pub cpu_shares: i64,
+    pub memory: i64,
+    pub nano_cpus: i64,
     pub cgroup_parent: String,
+    pub blkio_weight: u16,
+    pub blkio_weight_device: Vec<WeightDeviceView>,
+    pub blkio_device_read_bps: Vec<ThrottleDeviceView>,
+    pub blkio_device_write_bps: Vec<ThrottleDeviceView>,
+    #[serde(rename = "BlkioDeviceReadIOps")]
+    pub blkio_device_read_iops: Vec<ThrottleDeviceView>,
+    #[serde(rename = "BlkioDeviceWriteIOps")]
+    pub blkio_device_write_iops: Vec<ThrottleDeviceView>,
+    pub cpu_period: i64,
+    pub cpu_quota: i64,
     pub cpuset_cpus: String,
+    pub cpuset_mems: String,
     pub devices: Vec<DeviceView>,
     pub device_cgroup_rules: Option<Vec<String>>,
+    pub memory_reservation: i64,
+    pub memory_swap: i64,
+    pub memory_swappiness: Option<u64>,
+    pub oom_kill_disable: Option<bool>,
     pub pids_limit: Option<i64>,
     pub ulimits: Vec<UlimitView>,
     pub masked_paths: Option<Vec<String>>,
     pub readonly_paths: Option<Vec<String>>,
+}
+
+/// An element of `HostConfig.BlkioWeightDevice`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names are Docker's")]
+pub struct WeightDeviceView {
+    pub path: String,
+    pub weight: u64,
+}
+
+/// An element of `HostConfig.BlkioDeviceReadBps` and its siblings.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names are Docker's")]
+pub struct ThrottleDeviceView {
+    pub path: String,
+    pub rate: u64,
 }
 
 /// `HostConfig.LogConfig`.

@@ -1,4 +1,4 @@
-//! Questions: list, inspect, info, version. Reads records and the kernel, writes nothing.
+//! Questions: list, inspect, stats, top, info, version. Reads records and the kernel, writes nothing.
 //!
 //! Answers are typed views, for front ends to render. Each record is read once, without a lock;
 //! what the kernel says of its processes overrules what was recorded.
@@ -10,6 +10,8 @@ mod inspect_view;
 mod list;
 mod pattern;
 mod size;
+mod stats;
+mod top;
 pub mod wording;
 
 #[cfg(test)]
@@ -29,6 +31,8 @@ pub use host::{InfoView, ProgramView, VersionView};
 pub use inspect_view::*;
 pub use list::{Condition, ContainerSummary, ListRequest, Listing, MountSummary};
 pub use size::Size;
+pub use stats::{ContainerStats, FIRST_WINDOW, INTERVAL, Monitor, Reading, Round, StatsRequest};
+pub use top::ProcessTable;
 
 /// Exit code shown for a run whose end nobody could write down (as Docker's after its daemon died).
 const UNKNOWN_EXIT: i32 = 255;
@@ -53,6 +57,8 @@ impl Engine {
 /// The exit code that is true now.
 fn exit_code(record: &Record) -> i32 {
     match (record.status(), record.state.status) {
+        // Between two runs the earlier one's is known, also when the shim was killed there.
+        (Status::Restarting, _) | (Status::Exited, Status::Restarting) => record.state.exit_code,
         (Status::Exited, recorded) if recorded.is_live() => UNKNOWN_EXIT,
         (Status::Exited | Status::Created, _) => record.state.exit_code,
         _ => 0,

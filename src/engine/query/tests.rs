@@ -64,6 +64,9 @@ fn config(name: &str, second: i64) -> Config {
         extra_hosts: vec![],
         sysctls: BTreeMap::new(),
         ulimits: vec![Ulimit { name: "core".into(), soft: 0, hard: u64::MAX }],
+        resources: Default::default(),
+        cgroup_parent: String::new(),
+        cgroup_namespace: None,
         devices: vec![],
         device_rules: vec![],
         security: Security { cap_add: vec!["NET_ADMIN".into()], ..Security::default() },
@@ -72,6 +75,7 @@ fn config(name: &str, second: i64) -> Config {
         stop_signal: "SIGTERM".into(),
         stop_timeout: 10,
         auto_remove: false,
+        restart: RestartPolicy::No,
     }
 }
 

@@ -47,10 +47,13 @@ pub fn status(
         Status::Starting | Status::Running => format!("Up {}", up()),
         Status::Paused => format!("Up {} (Paused)", up()),
         Status::Removing => "Removal In Progress".to_owned(),
-        Status::Exited => match ago(finished) {
-            Some(ago) => format!("Exited ({exit_code}) {ago} ago"),
-            None => format!("Exited ({exit_code})"),
-        },
+        Status::Exited | Status::Restarting => {
+            let word = if status == Status::Exited { "Exited" } else { "Restarting" };
+            match ago(finished) {
+                Some(ago) => format!("{word} ({exit_code}) {ago} ago"),
+                None => format!("{word} ({exit_code})"),
+            }
+        }
     }
 }
 
@@ -96,6 +99,7 @@ mod tests {
         assert_eq!(status(Status::Paused, 0, then(70), None, now), "Up About a minute (Paused)");
         assert_eq!(status(Status::Exited, 137, then(9000), then(7200), now), "Exited (137) 2 hours ago");
         assert_eq!(status(Status::Exited, 0, None, None, now), "Exited (0)");
+        assert_eq!(status(Status::Restarting, 1, then(9), then(3), now), "Restarting (1) 3 seconds ago");
         assert_eq!(status(Status::Running, 0, then(-60), None, now), "Up Less than a second");
     }
 }

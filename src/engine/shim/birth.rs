@@ -5,49 +5,66 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use oci_spec::runtime::{LinuxDeviceCgroup, Spec};
 
-use super::{Orders, Steps};
-use crate::cgroup::{Cgroups, Group};
+use super::Steps;
+use crate::cgroup::{Cgroups, Group, limits};
 use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{Config, ProcessRef};
 use crate::engine::Engine;
 use crate::engine::logs::LogWriter;
 use crate::engine::lower::{self, Lowered};
-use crate::engine::pipes::Pipes;
+use crate::engine::{pipes::Pipes, resources};
 use crate::error::Failure;
 use crate::runtime::StartFailure;
 use crate::runtime::plan::{self, Plan};
 use crate::runtime::spawn::{self, Birth, Prepared, Started};
+use crate::sys::tty::Size;
 use crate::sys::{channel, process};
+
+/// What a start is given: the first one, and those of the restart policy.
+pub(super) struct Start<'a> {
+    /// The container, locked until the start is recorded.
+    pub(super) container: &'a mut Locked,
+    /// Of its terminal.
+    pub(super) size: Option<Size>,
+    /// The shim's socket. The first start makes it, those that follow keep it.
+    pub(super) listener: &'a mut Option<OwnedFd>,
+}
 
 /// A container that runs, and what its supervision needs.
 pub(super) struct Running {
     pub(super) started: Started,
     pub(super) ends: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
-    pub(super) listener: OwnedFd,
     pub(super) log: LogWriter,
     pub(super) group: Group,
 }
 
-pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> Result<Running, StartFailure> {
+pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Result<Running, StartFailure> {
+    let Start { container, size, listener } = start;
     let at = |step: &str| {
         let step = step.to_owned();
         move |error: anyhow::Error| StartFailure { step, call: None, failure: Failure::from_error(&error) }
     };
     let layout = engine.layout();
-    let config = orders.container.config.clone();
+    let config = container.config.clone();
     let cgroups = steps.time("detect cgroups", Cgroups::detect).map_err(at("detect cgroups"))?;
     let Lowered { spec, mut launch, held } =
         steps.time("lower to a spec", || lower::lower(layout, &config, &cgroups)).map_err(at("lower to a spec"))?;
-    launch.terminal_size = orders.size;
+    launch.terminal_size = size;
     launch.timed = steps.timed;
 
     // init's own start (0.5 ms) runs on another processor while this one makes the cgroup and the
     // rest; on v2 the child is born into the cgroup, which must therefore exist first.
     let born_inside = cgroups.mode == crate::cgroup::Mode::V2;
-    let early = if born_inside { Some(make_group(&cgroups, &config, steps)?) } else { None };
+    let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+    let place = resources::place(&config).map_err(at("make cgroup"))?;
+    let make_group = |steps: &mut Steps| {
+        let made =
+            || cgroups.create(&place, &limits::extra_controllers(&limits)).context("make the container's cgroup");
+        steps.time("make cgroup", made).map_err(at("make cgroup"))
+    };
+    let early = if born_inside { Some(make_group(steps)?) } else { None };
     let namespaces = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let pipes = if config.process.tty { Pipes::none() } else { Pipes::new(config.process.open_stdin) }
         .map_err(at("make standard streams"))?;
@@ -70,28 +87,33 @@ pub(super) fn start(engine: &Engine, orders: &mut Orders, steps: &mut Steps) -> 
     let prepared = Unreleased { prepared: Some(prepared) };
     let group = match early {
         Some(group) => group,
-        None => make_group(&cgroups, &config, steps)?,
+        None => make_group(steps)?,
     };
-    confine_devices(&group, &spec, steps)?;
+    // In force before init is let go, and while it is still being executed on the other processor.
+    let settings = limits::settings(&limits, cgroups.mode);
+    steps.time("set limits", || group.apply(&settings)).map_err(at("set limits"))?;
+    // Nobody in the group has opened a device yet.
+    let rules = limits.devices().as_deref().unwrap_or_default();
+    steps.time("restrict devices", || group.restrict_devices(rules)).map_err(at("restrict devices"))?;
     launch.cgroup_tasks = group.join_files();
     let Plan { init: plan, .. } = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let log =
         steps.time("open log", || LogWriter::open(&layout.log(&config.id), &config.log)).map_err(at("open log"))?;
-    let listener = steps
-        .time("listen", || channel::listen(&layout.socket(&config.id)))
-        .context("listen on the shim's socket")
-        .map_err(at("listen"))?;
+    if listener.is_none() {
+        let made = steps.time("listen", || channel::listen(&layout.socket(&config.id)));
+        *listener = Some(made.context("listen on the shim's socket").map_err(at("listen"))?);
+    }
 
     // The pid is on disk before init is let go: whatever happens next, the record names it.
     let pid = prepared.pid();
-    steps.time("record starting", || record_starting(&mut orders.container, pid)).map_err(at("record starting"))?;
+    steps.time("record starting", || record_starting(container, pid)).map_err(at("record starting"))?;
     let mut init_steps = Vec::new();
     let released = prepared.release(&plan).map_err(at("hand over the plan"))?;
     let started = released.wait(&mut init_steps);
     steps.list.extend(init_steps.into_iter().map(|step| ("init".to_owned(), step)));
     let started = started?;
     drop(held);
-    Ok(Running { started, ends: pipes.ours, listener, log, group })
+    Ok(Running { started, ends: pipes.ours, log, group })
 }
 
 /// An init that has not been released is killed when the start fails before that: closing the plan
@@ -120,30 +142,6 @@ impl Drop for Unreleased {
     }
 }
 
-fn make_group(cgroups: &Cgroups, config: &Config, steps: &mut Steps) -> Result<Group, StartFailure> {
-    steps.time("make cgroup", || cgroups.create(config.id.as_str())).map_err(|error| StartFailure {
-        step: "make cgroup".into(),
-        call: None,
-        failure: Failure::from_error(&error.context("make the container's cgroup")),
-    })
-}
-
-/// Before init is released, so that nobody in the group has opened a device yet; beside init's own start, because the
-/// kernel takes a few tenths of a millisecond for a device program.
-fn confine_devices(group: &Group, spec: &Spec, steps: &mut Steps) -> Result<(), StartFailure> {
-    let step = "restrict devices";
-    steps.time(step, || group.restrict_devices(device_rules(spec))).map_err(|error| StartFailure {
-        step: step.into(),
-        call: None,
-        failure: Failure::from_error(&error),
-    })
-}
-
-fn device_rules(spec: &Spec) -> &[LinuxDeviceCgroup] {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default()
-}
-
 fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     let own = std::process::id() as i32;
     let reference = |pid: i32| process::start_time(pid).map(|start_time| ProcessRef { pid, start_time });
@@ -154,6 +152,7 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     state.exit_code = 0;
     state.error.clear();
     state.oom_killed = false;
+    state.oom = None;
     state.started = Some(Timestamp::now());
     state.finished = None;
     container.transition(Status::Starting)
@@ -163,13 +162,17 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
 pub fn plan_as_data(engine: &Engine, config: &Config) -> Result<serde_json::Value> {
     let cgroups = Cgroups::detect()?;
     let Lowered { spec, mut launch, .. } = lower::lower(engine.layout(), config, &cgroups)?;
-    let group = cgroups.group(config.id.as_str())?;
+    let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+    let group = cgroups.group_with(&resources::place(config)?, &limits::extra_controllers(&limits));
     launch.cgroup_tasks = group.join_files();
     let plan = plan::lower(&spec, &launch)?;
+    let settings =
+        limits::settings(&limits, cgroups.mode).into_iter().filter_map(|setting| setting.ways.into_iter().next());
     Ok(serde_json::json!({
         "namespaces": plan::namespace_names(plan.namespaces),
         "cgroup": group.members.iter().map(|member| &member.path).collect::<Vec<_>>(),
-        "devices": group.device_plan(device_rules(&spec))?,
+        "limits": settings.map(|(file, value)| format!("{file} = {value}")).collect::<Vec<_>>(),
+        "devices": group.device_plan(limits.devices().as_deref().unwrap_or_default())?,
         "steps": plan.init.steps,
     }))
 }

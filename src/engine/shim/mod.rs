@@ -7,6 +7,9 @@
 //! log, and the next command does its clean-up (`recover`).
 
 mod birth;
+mod memory;
+mod restart;
+mod runs;
 mod watch;
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,11 +17,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use jiff::Timestamp;
 use rustix::fs::Mode;
 
+use birth::Start;
 pub use birth::plan_as_data;
 
-use super::Engine;
 use super::streams::Lent;
 use super::wire::Notice;
+use super::{Engine, resources};
 use crate::cgroup::Cgroups;
 use crate::container::handle::Locked;
 use crate::container::status::Status;
@@ -50,14 +54,16 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
     detach(&orders);
     process::set_title(&format!("mydocker: shim {}", orders.container.config.name));
     let mut steps = Steps { timed: orders.timed, list: Vec::new() };
-    match birth::start(engine, &mut orders, &mut steps) {
+    let mut listener = None;
+    let start = Start { container: &mut orders.container, size: orders.size, listener: &mut listener };
+    match birth::start(engine, start, &mut steps) {
         Ok(running) => {
             steps.tell(&orders.caller);
             let _ = orders.caller.send(&Notice::Started { pid: running.started.child.pid }, &[]);
             // After the word to the caller, who waits for it: a live process that is recorded as
             // starting is a running one (`status::effective`). If the disk is full it stays so.
             let _ = orders.container.transition(Status::Running);
-            watch::supervise(engine, orders, running);
+            runs::supervise(engine, orders, listener, running);
         }
         Err(failure) => {
             steps.tell(&orders.caller);
@@ -116,23 +122,28 @@ impl Steps {
     }
 }
 
+/// Takes away what a failed start has made, and notes why it failed. The code that stands for it.
+fn undo(container: &mut Locked, failure: &StartFailure) -> i32 {
+    if let (Ok(cgroups), Ok(place)) = (Cgroups::detect(), resources::place(&container.config)) {
+        let group = cgroups.group(&place);
+        // The command may run already: the last step of a start is the record.
+        let _ = group.kill_all().and_then(|()| group.remove());
+    }
+    container.state.error = failure.failure.to_string();
+    match failure.failure.class {
+        Class::CommandNotFound => 127,
+        Class::NotExecutable => 126,
+        _ => 128,
+    }
+}
+
 /// A start that failed: record or remove, then tell the caller.
 fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     let layout = engine.layout();
     let id = orders.container.id().clone();
     let _ = std::fs::remove_file(layout.socket(&id));
-    if let Ok(cgroups) = Cgroups::detect() {
-        // The command may run already: the last step of a start is the record.
-        let _ = cgroups.group(id.as_str()).and_then(|group| group.kill_all().and_then(|()| group.remove()));
-    }
-    let code = match failure.failure.class {
-        Class::CommandNotFound => 127,
-        Class::NotExecutable => 126,
-        _ => 128,
-    };
     let container = &mut orders.container;
-    container.state.error = failure.failure.to_string();
-    container.state.exit_code = code;
+    container.state.exit_code = undo(container, &failure);
     container.state.finished = Some(Timestamp::now());
     // A container that has never run stays *created*, as with Docker.
     container.state.status = orders.before;

@@ -1,22 +1,19 @@
-//! The life: one poll loop that serves clients until the container's first process has ended, and
-//! then does what comes after.
+//! One poll loop: it serves clients, moves bytes, and waits for the end of the container's first
+//! process, or between two runs for the time of the next.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use rustix::event::PollFlags;
+use rustix::event::{PollFlags, Timespec};
 
 use super::Orders;
-use super::birth::Running;
-use crate::cgroup::Group;
+use super::memory::Memory;
 use crate::container::handle::Locked;
-use crate::container::status::Status;
-use crate::container::{Config, NamespaceMode, ProcessRef};
+use crate::container::{ContainerId, ProcessRef};
 use crate::engine::Engine;
-use crate::engine::recover::{self, UNKNOWN_EXIT};
-use crate::engine::streams::{Client, Ends, Lent, Streams, Watch};
+use crate::engine::recover::UNKNOWN_EXIT;
+use crate::engine::streams::{Client, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
-use crate::runtime::spawn::{self, Started};
 use crate::sys::channel::{self, Channel, Received};
 use crate::sys::tty::{RawMode, Size};
 use crate::sys::{process, tty};
@@ -27,99 +24,173 @@ struct Peer {
     channel: Channel,
 }
 
-pub(super) fn supervise(engine: &Engine, orders: Orders, running: Running) {
-    let Orders { container, caller, lent, .. } = orders;
-    let Running { started, ends, listener, log, group } = running;
-    let Started { child, console } = started;
-    let config = container.config.clone();
-    let run = container.state.init;
-    // Others may change the record from now on; the end takes the lock again.
-    drop(container);
-    let ends = match (console, ends) {
-        (Some(console), _) => Ends::Terminal(console),
-        (None, Some((stdin, stdout, stderr))) => Ends::Pipes(stdin, stdout, stderr),
-        (None, None) => return,
-    };
-    let log = (config.log.driver != "none").then_some(log);
-    let Ok(mut streams) = Streams::new(ends, config.process.open_stdin, config.process.stdin_once, log) else {
-        // Out of descriptors: better no container than one that nobody supervises.
-        let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-        let code = spawn::wait_for_end(&child);
-        let _ = group.kill_all().and_then(|()| group.remove());
-        record_end(engine, &config, code);
-        return;
-    };
-    let _ = caller.set_nonblocking();
-    let mut peers = Vec::new();
-    if let Some(lent) = lent {
-        streams.clients.push(Client::new(0, lent));
-        peers.push(Peer { token: 0, channel: caller });
-    } else {
-        drop(caller);
-    }
-    process::trim_memory();
-
-    let mut shim =
-        Shim { streams, peers, listener, short_of_descriptors: false, next_token: 1, pidfd: child.pidfd, run };
-    let code = shim.until_end();
-    shim.end(engine, &config, &group, code);
-}
-
-struct Shim {
-    streams: Streams,
-    peers: Vec<Peer>,
-    listener: OwnedFd,
+/// A shim that has started its container.
+pub(super) struct Shim<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) id: ContainerId,
+    /// The window that was last heard of, for the terminal of the next run.
+    pub(super) size: Option<Size>,
+    pub(super) listener: Option<OwnedFd>,
     /// A connection could not be accepted: the listener is left alone for a while.
     short_of_descriptors: bool,
+    peers: Vec<Peer>,
     next_token: u64,
-    pidfd: OwnedFd,
-    /// The first process of this run.
-    run: Option<ProcessRef>,
+    /// The present run; none between two.
+    pub(super) run: Option<Run>,
+    /// Clients of earlier runs that are behind: they only get what is theirs, and hold nobody up.
+    parting: Vec<Parting>,
+    /// The run that ended last, and its code.
+    pub(super) ended: Option<(ProcessRef, i32)>,
+    /// The code of the last end, that of a start that failed included.
+    code: i32,
+    /// The wait before the present run, when the restart policy started it.
+    pub(super) waited: Option<Duration>,
+    /// Somebody has changed the record.
+    pub(super) look_again: bool,
+}
+
+/// One run of the container.
+pub(super) struct Run {
+    /// Its first process, as recorded.
+    pub(super) process: Option<ProcessRef>,
+    pub(super) pidfd: OwnedFd,
+    pub(super) streams: Streams,
+    pub(super) memory: Memory,
+}
+
+/// A client whose run has ended with this code.
+struct Parting {
+    client: Client,
+    code: i32,
 }
 
 /// What a ready descriptor of the shim belongs to.
 enum Event {
     Ended,
+    Memory,
     Connection,
     Peer(u64),
     Stream(Watch),
 }
 
-impl Shim {
-    /// Serves until the container's first process has ended and been reaped; its code.
-    fn until_end(&mut self) -> i32 {
-        loop {
-            for event in self.wait(true) {
-                match event {
-                    Event::Ended => match process::reap(self.pidfd.as_fd()) {
-                        Ok(Some(code)) => return code,
-                        Ok(None) => {}
-                        // Somebody else's child by now: it has ended, and nobody knows how.
-                        Err(_) => return UNKNOWN_EXIT,
-                    },
-                    other => self.serve(other),
-                }
+impl<'a> Shim<'a> {
+    /// Takes over from the caller, who may stay as the first client.
+    pub(super) fn new(
+        engine: &'a Engine,
+        orders: Orders,
+        listener: Option<OwnedFd>,
+    ) -> (Shim<'a>, Locked, Option<Lent>) {
+        let Orders { container, caller, lent, size, .. } = orders;
+        let _ = caller.set_nonblocking();
+        let first = lent.is_some().then_some(Peer { token: 0, channel: caller });
+        let shim = Shim {
+            engine,
+            id: container.id().clone(),
+            size,
+            listener,
+            short_of_descriptors: false,
+            peers: first.into_iter().collect(),
+            next_token: 1,
+            run: None,
+            parting: Vec::new(),
+            ended: None,
+            code: 0,
+            waited: None,
+            look_again: false,
+        };
+        (shim, container, lent)
+    }
+
+    /// Tells an end to everybody who is connected. `clients` are those of the run; who is behind is
+    /// told when it has all of the output, and neither the record nor anybody else waits for it.
+    pub(super) fn tell_end(&mut self, code: i32, clients: Vec<Client>) {
+        self.code = code;
+        for client in clients {
+            if client.is_behind() {
+                self.parting.push(Parting { client, code });
+            } else if let Some(terminal) = client.terminal {
+                terminal.disarm();
             }
-            while let Some((token, errno)) = self.streams.failed_client() {
-                self.dismiss(token, &Notice::OutputFailed { errno: errno.raw_os_error() });
+        }
+        let parting = &self.parting;
+        self.peers.retain(|peer| {
+            let stays = parting.iter().any(|parting| parting.client.token == peer.token);
+            if !stays {
+                let _ = peer.channel.send(&Notice::Exited { code }, &[]);
+            }
+            stays
+        });
+    }
+
+    /// Serves until the container's first process has ended and been reaped; its code.
+    pub(super) fn until_end(&mut self) -> i32 {
+        loop {
+            if self.turn(None)
+                && let Some(run) = &self.run
+            {
+                match process::reap(run.pidfd.as_fd()) {
+                    Ok(Some(code)) => return code,
+                    Ok(None) => {}
+                    // Somebody else's child by now: it has ended, and nobody knows how.
+                    Err(_) => return UNKNOWN_EXIT,
+                }
             }
         }
     }
 
-    /// Waits for something to happen.
-    fn wait(&mut self, alive: bool) -> Vec<Event> {
+    /// Waits for something to happen, or for `deadline`, and does what it calls for. True when the
+    /// container's first process has ended.
+    pub(super) fn turn(&mut self, deadline: Option<Instant>) -> bool {
+        let mut ended = false;
+        for event in self.wait(deadline) {
+            match event {
+                Event::Ended => ended = true,
+                Event::Memory => self.memory_ran_out(),
+                Event::Connection => self.welcome(),
+                Event::Peer(token) => self.hear(token),
+                Event::Stream(watch) => self.move_bytes(watch),
+            }
+        }
+        self.let_go();
+        ended
+    }
+
+    /// The end of the shim: the last clients get what is theirs, and whoever comes late is told, too.
+    pub(super) fn leave(mut self) {
+        let code = self.code;
+        self.tell_end(code, Vec::new());
+        while !self.parting.is_empty() {
+            self.turn(None);
+            self.tell_end(code, Vec::new());
+        }
+        while let Some(listener) = &self.listener
+            && let Ok(Some(channel)) = channel::accept(listener.as_fd())
+        {
+            let _ = channel.send(&Notice::Exited { code }, &[]);
+        }
+    }
+
+    /// Waits for something to happen, or for `deadline`.
+    fn wait(&mut self, deadline: Option<Instant>) -> Vec<Event> {
         let rest = std::mem::take(&mut self.short_of_descriptors);
         let mut watched: Vec<(Watch, BorrowedFd<'_>, PollFlags)> = Vec::new();
-        self.streams.watch(&mut watched);
         let mut events: Vec<Event> = Vec::new();
         let mut set = Vec::new();
-        if alive {
+        if let Some(run) = &self.run {
+            run.streams.watch(&mut watched);
             events.push(Event::Ended);
-            set.push(rustix::event::PollFd::new(&self.pidfd, PollFlags::IN));
+            set.push(rustix::event::PollFd::new(&run.pidfd, PollFlags::IN));
+            if let Some((descriptor, flags)) = run.memory.awaited() {
+                events.push(Event::Memory);
+                set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
+            }
         }
-        if !rest {
+        for parting in &self.parting {
+            parting.client.watch(&mut watched);
+        }
+        if let Some(listener) = self.listener.as_ref().filter(|_| !rest) {
             events.push(Event::Connection);
-            set.push(rustix::event::PollFd::new(&self.listener, PollFlags::IN));
+            set.push(rustix::event::PollFd::new(listener, PollFlags::IN));
         }
         for peer in &self.peers {
             events.push(Event::Peer(peer.token));
@@ -129,50 +200,97 @@ impl Shim {
             events.push(Event::Stream(watch));
             set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
         }
-        let limit = (rest || self.streams.is_resting()).then_some(&REST);
-        if rustix::event::poll(&mut set, limit).is_err() {
+        let rest = (rest || self.run.as_ref().is_some_and(|run| run.streams.is_resting())).then_some(REST);
+        let look = self.run.as_ref().and_then(|run| run.memory.next_look());
+        let left = deadline.into_iter().chain(look).min();
+        let left = left.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let limit = rest.into_iter().chain(left).min().and_then(|limit| Timespec::try_from(limit).ok());
+        if rustix::event::poll(&mut set, limit.as_ref()).is_err() {
             return Vec::new();
         }
         let ready: Vec<bool> = set.iter().map(|entry| !entry.revents().is_empty()).collect();
-        self.streams.wake();
-        events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect()
+        if let Some(run) = &mut self.run {
+            run.streams.wake();
+        }
+        let mut events: Vec<Event> =
+            events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect();
+        if look.is_some_and(|look| look <= Instant::now()) {
+            events.push(Event::Memory);
+        }
+        events
     }
 
-    fn serve(&mut self, event: Event) {
-        match event {
-            Event::Ended => {}
-            Event::Connection => match channel::accept(self.listener.as_fd()) {
-                Ok(None) => {}
-                Ok(Some(channel)) => {
-                    self.peers.push(Peer { token: self.next_token, channel });
-                    self.next_token += 1;
-                }
-                Err(_) => self.short_of_descriptors = true,
-            },
-            Event::Peer(token) => self.hear(token),
-            Event::Stream(watch) => {
-                if let Some(token) = self.streams.handle(watch) {
-                    self.dismiss(token, &Notice::Detached);
-                }
+    /// Records that the kernel has killed a process of the container, which may go on without it.
+    fn memory_ran_out(&mut self) {
+        let Some(run) = self.run.as_mut() else { return };
+        if !run.memory.look() {
+            return;
+        }
+        let Ok(mut container) = Locked::acquire(self.engine.layout(), &self.id) else { return };
+        if container.state.init == run.process {
+            container.state.oom_killed = true;
+            container.state.oom = run.memory.report(&self.id);
+            // What cannot be written now is written at the end.
+            let _ = container.save_state();
+        }
+    }
+
+    fn welcome(&mut self) {
+        match self.listener.as_ref().map(|listener| channel::accept(listener.as_fd())) {
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(channel))) => {
+                self.peers.push(Peer { token: self.next_token, channel });
+                self.next_token += 1;
             }
+            Some(Err(_)) => self.short_of_descriptors = true,
+        }
+    }
+
+    fn move_bytes(&mut self, watch: Watch) {
+        if let Watch::Room(token, stream) = watch
+            && let Some(parting) = self.parting.iter_mut().find(|parting| parting.client.token == token)
+        {
+            return parting.client.flush(stream);
+        }
+        if let Some(token) = self.run.as_mut().and_then(|run| run.streams.handle(watch)) {
+            self.dismiss(token, &Notice::Detached);
         }
     }
 
     /// Hears a client out.
     fn hear(&mut self, token: u64) {
         let Some(index) = self.peers.iter().position(|peer| peer.token == token) else { return };
-        let peer = &mut self.peers[index];
+        // What a client of an earlier run still says is not meant for this one.
+        let parting = self.parting.iter().any(|parting| parting.client.token == token);
+        let run = self.run.as_mut().filter(|_| !parting);
+        let peer = &self.peers[index];
         match peer.channel.receive::<Request>() {
             Ok(Received::Nothing) => {}
-            // Everybody who is connected is told the end of this run.
-            Ok(Received::Message(Request::Wait { run }, _)) if Some(run) == self.run => {}
-            // Somebody waits for an earlier run, which has ended.
-            Ok(Received::Message(Request::Wait { .. }, _)) => drop(self.peers.remove(index)),
+            Ok(Received::Message(Request::Wait { run: waited_for }, _)) => match self.ended {
+                // Everybody who is connected is told the end of the present run.
+                _ if run.is_some_and(|run| run.process == Some(waited_for)) => {}
+                Some((process, code)) if process == waited_for => self.dismiss(token, &Notice::Exited { code }),
+                // Somebody waits for an earlier run, which has ended.
+                _ => drop(self.peers.remove(index)),
+            },
+            Ok(Received::Message(Request::WaitNext, _)) => {}
+            Ok(Received::Message(Request::LookAgain, _)) => self.look_again = true,
             Ok(Received::Message(Request::Signal(signal), _)) => {
-                let _ = process::send_signal(self.pidfd.as_fd(), signal);
+                if let Some(run) = run {
+                    let _ = process::send_signal(run.pidfd.as_fd(), signal);
+                }
             }
-            Ok(Received::Message(Request::Resize(size), _)) => self.resize(size),
+            Ok(Received::Message(Request::Resize(size), _)) => {
+                if !parting {
+                    self.resize(size);
+                }
+            }
             Ok(Received::Message(Request::Attach { streams, detach_keys, size, owner }, files)) => {
+                let Some(run) = run else {
+                    // It came too late for the last run, and too early for the next.
+                    let code = self.code;
+                    return self.dismiss(token, &Notice::Exited { code });
+                };
                 let mut files = files.into_iter();
                 let mut lent = Lent {
                     stdin: if streams.stdin { files.next() } else { None },
@@ -185,7 +303,7 @@ impl Shim {
                 // Before the client knows that it is attached, and changes it.
                 lent.terminal = lent.stdin.as_ref().and_then(|file| RawMode::remember(file.as_fd()).ok().flatten());
                 let _ = peer.channel.send(&Notice::Attached, &[]);
-                self.streams.clients.push(Client::new(token, lent));
+                run.streams.clients.push(Client::new(token, lent));
                 if let Some(size) = size {
                     // A terminal that already has this size would not tell the program inside to
                     // draw itself again for the newcomer.
@@ -196,20 +314,32 @@ impl Shim {
             // Gone, or talks nonsense: its terminal is put back by the client's guard.
             Ok(Received::Closed) | Err(_) => {
                 self.peers.remove(index);
-                drop(self.streams.remove(token));
+                drop(self.remove_client(token));
             }
         }
     }
 
-    fn resize(&self, size: Size) {
-        if let Some(console) = self.streams.console() {
+    fn resize(&mut self, size: Size) {
+        self.size = Some(size);
+        if let Some(console) = self.run.as_ref().and_then(|run| run.streams.console()) {
             let _ = tty::set_size(console, size);
+        }
+    }
+
+    /// Lets go of clients of earlier runs that have all of their output by now, and of those whose
+    /// output cannot be written any more.
+    fn let_go(&mut self) {
+        while let Some(parting) = self.parting.iter().find(|parting| !parting.client.is_behind()) {
+            self.dismiss(parting.client.token, &Notice::Exited { code: parting.code });
+        }
+        while let Some((token, errno)) = self.run.as_ref().and_then(|run| run.streams.failed_client()) {
+            self.dismiss(token, &Notice::OutputFailed { errno: errno.raw_os_error() });
         }
     }
 
     /// Lets a client go, with the reason. An orderly one puts its terminal back itself.
     fn dismiss(&mut self, token: u64, last: &Notice) {
-        if let Some(terminal) = self.streams.remove(token).and_then(|client| client.terminal) {
+        if let Some(terminal) = self.remove_client(token).and_then(|client| client.terminal) {
             terminal.disarm();
         }
         if let Some(index) = self.peers.iter().position(|peer| peer.token == token) {
@@ -218,73 +348,13 @@ impl Shim {
         }
     }
 
-    /// Tells the end to everybody who has all of the output.
-    fn tell_end(&mut self, code: i32) {
-        let behind = |token| self.streams.clients.iter().any(|client| client.token == token && client.is_behind());
-        let done: Vec<u64> = self.peers.iter().map(|peer| peer.token).filter(|&token| !behind(token)).collect();
-        for token in done {
-            self.dismiss(token, &Notice::Exited { code });
+    fn remove_client(&mut self, token: u64) -> Option<Client> {
+        if let Some(index) = self.parting.iter().position(|parting| parting.client.token == token) {
+            return Some(self.parting.remove(index).client);
         }
-    }
-
-    /// The container has ended: deliver what it wrote, record the end, clean up, tell everybody.
-    ///
-    /// What a user waits for comes first and is quick: the record, the name. Deleting directories
-    /// comes last, when nobody waits any more.
-    fn end(mut self, engine: &Engine, config: &Config, group: &Group, code: i32) {
-        // The id of a passing container is never used again, so its cgroup can go when nobody waits.
-        // That of another must be gone before a next start makes it anew.
-        let own_processes = config.namespaces.pid == NamespaceMode::Private;
-        if !own_processes {
-            // Processes that shared somebody else's PID namespace may have outlived the first one.
-            let _ = group.kill_all();
-        }
-        self.streams.drain();
-        if !config.auto_remove {
-            let _ = recover::discard_group(group);
-        }
-        let removed = record_end(engine, config, code);
-        // Clients that are slow still get what is theirs; neither the record nor anybody else waits
-        // for them.
-        self.tell_end(code);
-        while self.streams.clients.iter().any(Client::is_behind) {
-            for event in self.wait(false) {
-                self.serve(event);
-            }
-            self.tell_end(code);
-        }
-        while let Ok(Some(channel)) = channel::accept(self.listener.as_fd()) {
-            let _ = channel.send(&Notice::Exited { code }, &[]);
-        }
-        drop(self);
-        if removed {
-            engine.sweep_trash();
-        }
+        self.run.as_mut().and_then(|run| run.streams.remove(token))
     }
 }
 
 /// How long new connections wait when descriptors are short, and inputs whose turn it is not.
-const REST: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-
-/// Writes down the end under the lock, or removes the container when it was to go. True when there
-/// is something in the trash.
-fn record_end(engine: &Engine, config: &Config, code: i32) -> bool {
-    // Gone already: somebody removed it by force.
-    let Ok(mut container) = Locked::acquire(engine.layout(), &config.id) else { return false };
-    let own = std::process::id() as i32;
-    if container.state.shim.is_none_or(|shim| shim.pid != own) {
-        return false;
-    }
-    container.state.exit_code = code;
-    container.state.finished = Some(Timestamp::now());
-    container.state.init = None;
-    container.state.shim = None;
-    // Under the lock: the next run has its socket at the same path.
-    let _ = std::fs::remove_file(engine.layout().socket(&config.id));
-    if container.config.auto_remove {
-        return engine.discard(&mut container).unwrap_or(false);
-    }
-    // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
-    let _ = container.transition(Status::Exited);
-    false
-}
+const REST: Duration = Duration::from_millis(200);

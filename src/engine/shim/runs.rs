@@ -1,0 +1,203 @@
+//! One run after another: from a container that runs to the record of its end, and, where the
+//! restart policy says so, the wait and the next start.
+//!
+//! ```text
+//!           ┌────────────────────────────────────────────┐
+//!           ▼                                            │
+//! start ──▶ live ──▶ record the end ──▶ rest ──▶ start again ──▶ leave   stopped or removed meanwhile
+//!                        │      ▲                   │
+//!                        ▼      └─── it failed ─────┘
+//!                      leave                                             no restart
+//! ```
+//!
+//! Whether there is another run is decided under the container's lock, from the record: at the end
+//! of a run, and once more when the wait is over. Whoever stops or removes the container writes there.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::birth::{self, Running, Start};
+use super::memory::Memory;
+use super::restart::{self, End};
+use super::watch::{Run, Shim};
+use super::{Orders, Steps, undo};
+use crate::container::handle::{self, Locked};
+use crate::container::status::Status;
+use crate::container::{NamespaceMode, State};
+use crate::engine::Engine;
+use crate::engine::recover;
+use crate::engine::streams::{Client, Ends, Lent, Streams};
+use crate::runtime::spawn::{self, Started};
+use crate::sys::process;
+
+/// What follows the end of a run.
+enum Next {
+    /// Another run, when this time has passed.
+    Start { after: Duration },
+    /// The end of the shim.
+    Leave,
+    /// The same, with something in the trash.
+    LeaveAndSweep,
+}
+
+/// Supervises a container that runs, through all its runs.
+pub(super) fn supervise(engine: &Engine, orders: Orders, listener: Option<OwnedFd>, running: Running) {
+    let (mut shim, container, lent) = Shim::new(engine, orders, listener);
+    let mut next = shim.live(container, running, lent);
+    while let Next::Start { after } = next {
+        next = if shim.rest(after) { shim.start_again() } else { Next::Leave };
+    }
+    shim.leave();
+    if let Next::LeaveAndSweep = next {
+        engine.sweep_trash();
+    }
+}
+
+impl Shim<'_> {
+    /// Serves a run to its end, and records that.
+    ///
+    /// What a user waits for comes first and is quick: the record, the name. Deleting directories
+    /// comes last, when nobody waits any more.
+    fn live(&mut self, container: Locked, running: Running, lent: Option<Lent>) -> Next {
+        let Running { started: Started { child, console }, ends, log, group } = running;
+        let began = Instant::now();
+        let config = container.config.clone();
+        let process = container.state.init;
+        // Others may change the record from now on; the end takes the lock again.
+        drop(container);
+        let ends = match (console, ends) {
+            (Some(console), _) => Some(Ends::Terminal(console)),
+            (None, Some((stdin, stdout, stderr))) => Some(Ends::Pipes(stdin, stdout, stderr)),
+            (None, None) => None,
+        };
+        let log = (config.log.driver != "none").then_some(log);
+        let streams =
+            ends.and_then(|ends| Streams::new(ends, config.process.open_stdin, config.process.stdin_once, log).ok());
+        let code = match streams {
+            Some(mut streams) => {
+                streams.clients.extend(lent.map(|lent| Client::new(0, lent)));
+                self.run = Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()) });
+                process::trim_memory();
+                self.until_end()
+            }
+            None => {
+                // Out of descriptors: better no container than one that nobody supervises.
+                let _ = process::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+                spawn::wait_for_end(&child)
+            }
+        };
+        let lasted = began.elapsed();
+
+        // The id of a passing container is never used again, so its cgroup can go when nobody waits.
+        // That of another must be gone before a next start makes it anew.
+        if config.namespaces.pid != NamespaceMode::Private {
+            // Processes that shared somebody else's PID namespace may have outlived the first one.
+            let _ = group.kill_all();
+        }
+        let (clients, oom) = self.run.take().map_or((Vec::new(), None), |mut run| {
+            run.streams.drain();
+            (run.streams.clients, run.memory.report(&self.id))
+        });
+        if !config.auto_remove {
+            let _ = recover::discard_group(&group);
+        }
+        self.ended = process.map(|process| (process, code));
+        let next = match Locked::acquire(self.engine.layout(), &self.id) {
+            Ok(mut container) if is_ours(&container.state) => {
+                container.state.oom_killed |= oom.is_some();
+                container.state.oom = oom.or(container.state.oom.take());
+                self.record_end(&mut container, code, lasted)
+            }
+            // Gone already: somebody removed it by force.
+            _ => Next::Leave,
+        };
+        self.tell_end(code, clients);
+        next
+    }
+
+    /// Waits until it is time for the next run. False when there is none any more.
+    fn rest(&mut self, after: Duration) -> bool {
+        let deadline = Instant::now() + after;
+        while Instant::now() < deadline {
+            self.turn(Some(deadline));
+            if std::mem::take(&mut self.look_again) {
+                let record = handle::load(self.engine.layout(), &self.id);
+                if !record.is_ok_and(|record| is_awaiting_start(&record.state)) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The next run, from its start to its end.
+    fn start_again(&mut self) -> Next {
+        let container = Locked::acquire(self.engine.layout(), &self.id).ok();
+        let Some(mut container) = container.filter(|container| is_awaiting_start(&container.state)) else {
+            return Next::Leave;
+        };
+        let start = Start { container: &mut container, size: self.size, listener: &mut self.listener };
+        match birth::start(self.engine, start, &mut Steps { timed: false, list: Vec::new() }) {
+            Ok(running) => {
+                let _ = container.transition(Status::Running);
+                self.live(container, running, None)
+            }
+            Err(failure) => {
+                // A run like any other, only that nothing ran.
+                let code = undo(&mut container, &failure);
+                let next = self.record_end(&mut container, code, Duration::ZERO);
+                drop(container);
+                self.tell_end(code, Vec::new());
+                next
+            }
+        }
+    }
+
+    /// Writes down the end of a run, under the lock, and what follows it; removes the container when
+    /// it was to go.
+    fn record_end(&mut self, container: &mut Locked, code: i32, lasted: Duration) -> Next {
+        let auto_remove = container.config.auto_remove;
+        let state = &mut container.state;
+        let end = End {
+            policy: container.config.restart,
+            code,
+            stopped_by_user: state.stopped_by_user,
+            restarts: state.restart_count,
+            lasted,
+            waited: self.waited,
+        };
+        state.exit_code = code;
+        state.finished = Some(Timestamp::now());
+        state.init = None;
+        if let Some(after) = restart::after(&end).filter(|_| !auto_remove) {
+            state.restart_count = state.restart_count.saturating_add(1);
+            // What cannot be recorded is not done: nobody could stop it.
+            if container.transition(Status::Restarting).is_ok() {
+                self.waited = Some(after);
+                return Next::Start { after };
+            }
+        }
+        container.state.shim = None;
+        // Under the lock: the next shim has its socket at the same path.
+        let _ = std::fs::remove_file(self.engine.layout().socket(&self.id));
+        if auto_remove {
+            let trash = self.engine.discard(container).unwrap_or(false);
+            return if trash { Next::LeaveAndSweep } else { Next::Leave };
+        }
+        // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
+        let _ = container.transition(Status::Exited);
+        Next::Leave
+    }
+}
+
+/// The record is still about the run that this shim started.
+fn is_ours(state: &State) -> bool {
+    state.shim.is_some_and(|shim| shim.pid == std::process::id() as i32)
+}
+
+/// Nobody has stopped or removed the container, or started it in our place.
+fn is_awaiting_start(state: &State) -> bool {
+    is_ours(state) && state.status == Status::Restarting
+}
