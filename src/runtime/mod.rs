@@ -23,6 +23,7 @@ pub mod copy_up;
 pub mod diagnose;
 pub mod identity;
 pub mod init;
+mod overlay;
 pub mod plan;
 mod program;
 mod rooted;
