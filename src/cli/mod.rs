@@ -11,7 +11,9 @@ mod create_flags;
 mod create_request;
 mod device;
 mod environment;
+mod events;
 mod exec;
+mod exit_words;
 mod help;
 mod image;
 mod inspect;
@@ -34,6 +36,7 @@ mod table;
 mod template;
 mod timeline;
 mod top;
+mod why;
 
 #[cfg(test)]
 mod argv_tests;

@@ -421,6 +421,9 @@ pub struct State {
     /// Why the last start failed; empty when it did not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
+    /// What the user can do about `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// When the last run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
@@ -449,6 +452,7 @@ impl State {
             oom_killed: false,
             oom: None,
             error: String::new(),
+            hint: None,
             started: None,
             finished: None,
             restart_count: 0,

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use super::events::Action;
 use super::request::UpdateRequest;
 use super::{Engine, lower_resources, resources};
 use crate::cgroup::{Cgroups, limits};
@@ -41,6 +42,7 @@ impl Engine {
             }
             return Err(error).with_context(|| format!("update {reference}"));
         }
+        self.note(&container.config, Action::Update);
         Ok(warnings)
     }
 }

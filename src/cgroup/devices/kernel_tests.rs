@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::policy_tests::{ODD, rules};
 use super::*;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Place};
 
 /// Docker's rules, as far as these tests go.
 const DEFAULT: [&str; 6] = ["-a *:* rwm", "+c *:* m", "+b *:* m", "+c 1:3 rwm", "+c 1:5 rwm", "+c 136:* rwm"];
@@ -26,7 +26,9 @@ struct Scratch {
 
 impl Scratch {
     fn new(cgroups: &Cgroups, test: &str) -> Self {
-        let group = cgroups.create(&format!("test-{}-devices-{test}", std::process::id())).unwrap();
+        let group = cgroups
+            .create(&Place::new("", &format!("test-{}-devices-{test}", std::process::id())).unwrap(), &[])
+            .unwrap();
         // Not /tmp, which some machines mount with nodev.
         Scratch { group, files: tempfile::tempdir_in("/var/tmp").unwrap() }
     }

@@ -151,6 +151,7 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     state.init = Some(reference(pid).context("init ended before it began")?);
     state.exit_code = 0;
     state.error.clear();
+    state.hint = None;
     state.oom_killed = false;
     state.oom = None;
     state.started = Some(Timestamp::now());
