@@ -13,6 +13,7 @@ use tracing::debug_span;
 use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
 use super::{Engine, files, recover, resources, shim};
+use crate::cgroup::systemd;
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
@@ -46,6 +47,9 @@ impl Engine {
         let id = ContainerId::random().context("make a container id")?;
         let mut config = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
         let place = resources::place(&config)?;
+        if place.unit().is_some() {
+            systemd::require()?;
+        }
         let warnings = debug_span!("check limits").in_scope(|| resources::fit(&mut config.resources, &place))?;
         if let Some(name) = &request.name {
             names::validate(name)?;
@@ -180,6 +184,7 @@ impl Engine {
             ulimits: request.ulimits.clone(),
             resources: request.resources.clone(),
             cgroup_parent: request.cgroup_parent.clone(),
+            cgroup_driver: request.cgroup_driver,
             cgroup_namespace,
             security,
             labels,

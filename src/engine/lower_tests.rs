@@ -43,6 +43,7 @@ fn config() -> Config {
         ulimits: vec![],
         resources: Default::default(),
         cgroup_parent: String::new(),
+        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
         security: Security::default(),
         labels: Default::default(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::container::{ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit};
+use crate::container::{CgroupDriver, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit};
 
 /// Create a container.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,6 +62,8 @@ pub struct CreateRequest {
     pub resources: Resources,
     /// `--cgroup-parent`; empty for the usual one.
     pub cgroup_parent: String,
+    /// `--cgroup-driver`.
+    pub cgroup_driver: CgroupDriver,
     /// `--cgroupns`: empty, `host` or `private`.
     pub cgroupns: String,
     /// `--pid`: empty, `private`, `host` or `container:REF`.

@@ -66,6 +66,7 @@ fn config(name: &str, second: i64) -> Config {
         ulimits: vec![Ulimit { name: "core".into(), soft: 0, hard: u64::MAX }],
         resources: Default::default(),
         cgroup_parent: String::new(),
+        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
         security: Security { cap_add: vec!["NET_ADMIN".into()], ..Security::default() },
         labels: BTreeMap::from([("tier".to_owned(), format!("l-{name}"))]),
