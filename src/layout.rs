@@ -8,6 +8,7 @@
 //!   image/…                              the image store (see `image`)
 //!   volumes/<name>/_data
 //!   trash/<id>…                          renamed away, being deleted
+//!   events.log, events.log.1             what happened (see `engine::events`)
 //! <run>/<id>.sock                        the shim's socket; /run/mydocker, or <root>/run with --root
 //! ```
 
@@ -94,6 +95,11 @@ impl Layout {
     /// What has been removed and is being deleted.
     pub fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    /// The log of events; the file before it has `.1` behind.
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events.log")
     }
 
     /// The socket of the container's shim.

@@ -7,6 +7,9 @@ fn main() {
         Some(word) if word == "init" => mydocker::runtime::init::main(),
         _ => {
             mydocker::sys::fd::ensure_standard_streams();
+            // A write beyond the caller's file size limit (ulimit -f) is an error of that write: a log
+            // of events that has grown past it is no reason to die.
+            mydocker::sys::process::ignore_signal(libc::SIGXFSZ);
             mydocker::cli::main()
         }
     };

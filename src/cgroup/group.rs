@@ -141,6 +141,23 @@ impl Group {
         fd.map(Some).with_context(|| format!("open cgroup {}", member.path.display()))
     }
 
+    /// The same for the group that process `pid` is in, somewhere below this one.
+    ///
+    /// # Errors
+    /// The process is not below this group, or has ended.
+    pub fn v2_dir_fd_of(&self, pid: i32) -> Result<Option<OwnedFd>> {
+        let Some(member) = self.members.first().filter(|_| self.mode == Mode::V2) else { return Ok(None) };
+        let file = format!("/proc/{pid}/cgroup");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let path = member.mount.join(path);
+        if !path.starts_with(&member.path) {
+            bail!("find the cgroup of {pid}: {} is not below {}", path.display(), member.path.display());
+        }
+        let members = vec![Member { path, ..member.clone() }];
+        Group { mode: self.mode, members }.v2_dir_fd()
+    }
+
     /// The directory that `controller` (`memory`, `freezer`, …) is controlled in; in v2 the only one.
     pub fn directory(&self, controller: &str) -> Option<&Path> {
         let has = |member: &&Member| self.mode == Mode::V2 || member.controllers.iter().any(|c| c == controller);

@@ -10,6 +10,7 @@
 //! double the work. [`Cgroups::remove_parent`] takes it away when nothing runs.
 
 mod dbus;
+mod devices;
 mod freezer;
 mod group;
 pub mod limits;

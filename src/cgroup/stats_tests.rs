@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Place};
 
 #[test]
 fn v1_texts() {
@@ -57,7 +57,8 @@ struct Busy {
 
 impl Busy {
     fn new(cgroups: &Cgroups, test: &str) -> Busy {
-        let group = cgroups.create(&format!("test-{}-{test}", std::process::id())).unwrap();
+        let group =
+            cgroups.create(&Place::new("", &format!("test-{}-{test}", std::process::id())).unwrap(), &[]).unwrap();
         Busy { group, parent: cgroups.clone() }
     }
 

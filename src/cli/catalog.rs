@@ -2,7 +2,7 @@
 
 use super::output::Refusal;
 use super::spec::Spec;
-use super::{container, exec, image, inspect, logs, ps, resources, run, stats, system, top};
+use super::{container, events, exec, image, inspect, logs, ps, resources, run, stats, system, top, why};
 
 /// A command under one of its words.
 pub(super) struct Entry {
@@ -36,6 +36,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["info"], &system::INFO),
     entry(&["attach"], &container::ATTACH),
     entry(&["create"], &run::CREATE),
+    entry(&["events"], &events::EVENTS),
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
@@ -51,6 +52,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["unpause"], &container::UNPAUSE),
     entry(&["update"], &resources::UPDATE),
     entry(&["wait"], &container::WAIT),
+    entry(&["why"], &why::WHY),
 ];
 
 /// Commands with a noun.
@@ -78,6 +80,7 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["unpause"], &container::UNPAUSE),
             entry(&["update"], &resources::UPDATE),
             entry(&["wait"], &container::WAIT),
+            entry(&["why"], &why::WHY),
         ],
     },
     Group {
@@ -88,7 +91,11 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         name: "system",
         about: "Manage the installation",
-        entries: &[entry(&["info"], &system::INFO), entry(&["version"], &system::VERSION)],
+        entries: &[
+            entry(&["events"], &events::EVENTS),
+            entry(&["info"], &system::INFO),
+            entry(&["version"], &system::VERSION),
+        ],
     },
 ];
 
@@ -186,6 +193,8 @@ mod tests {
             ("images", "image list"),
             ("load", "image load"),
             ("info", "system info"),
+            ("events", "system events"),
+            ("why", "container why"),
             ("version", "system version"),
         ] {
             let spec = |line: &str| match find(&words(line)) {

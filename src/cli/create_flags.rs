@@ -3,7 +3,7 @@
 use clap::Command;
 
 use super::spec::{list, optional_value, switch, value};
-use super::{environment, resources, security};
+use super::{device, environment, resources, security};
 
 /// Flags of Docker that this engine does not have yet. They are refused by name: ignoring a limit
 /// or a published port would be a lie.
@@ -13,8 +13,6 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--cpu-percent",
     "--cpu-rt-period",
     "--cpu-rt-runtime",
-    "--device",
-    "--device-cgroup-rule",
     "--disable-content-trust",
     "--dns",
     "--dns-opt",
@@ -57,7 +55,7 @@ pub(super) const UNSUPPORTED: &[&str] = &[
 /// Flags of `run` and `create`.
 pub(super) fn shared(command: Command) -> Command {
     let command = process(command).args(environment::flags());
-    files(namespaces(resources::create_flags(resources::flags(security::flags(command)))))
+    files(namespaces(device::flags(resources::create_flags(resources::flags(security::flags(command))))))
         .arg(value("cidfile", None, "string", "Write the container ID to the file"))
         .arg(list("label", Some('l'), "list", "Set meta data on a container"))
         .arg(list("label-file", None, "list", "Read in a line delimited file of labels"))

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
-use super::{quantity, resources, security};
+use super::{device, quantity, resources, security};
 use crate::container::{ExtraHost, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
@@ -56,6 +56,8 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         cgroup_driver: resources::cgroup_driver(matches)?,
         cgroupns: spec::text(matches, "cgroupns").unwrap_or_default(),
         extra_hosts: extra_hosts(matches)?,
+        devices: device::devices(matches)?,
+        device_rules: device::rules(matches)?,
         security: security::security(matches)?,
         pid: namespace(matches, "pid", &["", "private", "host"])?,
         ipc: namespace(matches, "ipc", &["", "private", "shareable", "host"])?,

@@ -1,7 +1,22 @@
 //! `--since` and `--until`: a moment, or a distance from now.
 
+use anyhow::Result;
+use clap::ArgMatches;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
+
+use super::spec;
+
+/// The moment that a flag names, seen from `now`.
+pub(super) fn of_flag(matches: &ArgMatches, flag: &str, now: Timestamp) -> Result<Option<Timestamp>> {
+    let Some(text) = spec::text(matches, flag).filter(|text| !text.is_empty()) else { return Ok(None) };
+    match parse(&text, now) {
+        Some(moment) => Ok(Some(moment)),
+        None => {
+            Err(spec::invalid(flag, &text, "write a time (2013-01-02T13:23:37Z), unix seconds, or a duration (42m)"))
+        }
+    }
+}
 
 /// Reads RFC 3339 with or without a zone (the local one is assumed), a date, unix seconds with a
 /// fraction, or a duration before `now` (`10m`, `1h30m`).

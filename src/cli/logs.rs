@@ -40,13 +40,6 @@ pub(super) static LOGS: Spec = Spec {
 
 /// The container and which of its lines.
 pub(super) fn lower(matches: &ArgMatches, now: Timestamp) -> Result<(String, LogsRequest)> {
-    let moment = |flag: &str| match spec::text(matches, flag).filter(|text| !text.is_empty()) {
-        None => Ok(None),
-        Some(text) => match instant::parse(&text, now) {
-            Some(moment) => Ok(Some(moment)),
-            None => Err(invalid(flag, &text, "write a time (2013-01-02T13:23:37Z), unix seconds, or a duration (42m)")),
-        },
-    };
     let tail = match spec::text(matches, "tail").as_deref() {
         None | Some("all" | "") => None,
         Some(text) => {
@@ -58,8 +51,8 @@ pub(super) fn lower(matches: &ArgMatches, now: Timestamp) -> Result<(String, Log
         follow: spec::is_set(matches, "follow"),
         timestamps: spec::is_set(matches, "timestamps"),
         tail,
-        since: moment("since")?,
-        until: moment("until")?,
+        since: instant::of_flag(matches, "since", now)?,
+        until: instant::of_flag(matches, "until", now)?,
         stdout: true,
         stderr: true,
     };

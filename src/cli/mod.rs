@@ -9,8 +9,11 @@ mod catalog;
 mod container;
 mod create_flags;
 mod create_request;
+mod device;
 mod environment;
+mod events;
 mod exec;
+mod exit_words;
 mod help;
 mod image;
 mod inspect;
@@ -33,6 +36,7 @@ mod table;
 mod template;
 mod timeline;
 mod top;
+mod why;
 
 #[cfg(test)]
 mod argv_tests;

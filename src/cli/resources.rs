@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{ArgMatches, Command};
 
 use super::container::one_by_one;
+use super::create_request;
 use super::output;
 use super::quantity;
 use super::spec::{self, Arity, Spec, invalid, list, switch, value};
@@ -18,9 +19,13 @@ pub(super) static UPDATE: Spec = Spec {
     raw_operands: false,
     legacy_options: true,
     unsupported: &["--cpu-rt-period", "--cpu-rt-runtime", "--kernel-memory"],
-    flags,
+    flags: |command| {
+        flags(command).arg(value("restart", None, "string", "Restart policy to apply when a container exits"))
+    },
     run: |session, matches| {
-        let request = UpdateRequest { resources: resources(matches)? };
+        let policy = spec::text(matches, "restart").filter(|text| !text.is_empty());
+        let restart = policy.map(|text| create_request::restart_policy(&text)).transpose()?;
+        let request = UpdateRequest { resources: resources(matches)?, restart };
         one_by_one(session, matches, |engine, reference| {
             engine.update(reference, &request)?.iter().for_each(|warning| output::warn(warning));
             Ok(())

@@ -39,6 +39,8 @@ fn unescape(text: &str) -> String {
 
 /// Where a row keeps the labels that `.Label "name"` asks; no template can spell it.
 const LABELS: &str = "\0labels";
+/// Where an object keeps what `json` prints of it, when that is not its fields.
+const JSON: &str = "\0json";
 
 /// A row of a listing: field names and texts.
 #[derive(Debug, Clone, Default)]
@@ -121,6 +123,41 @@ pub(super) fn render_object(source: &str, object: &serde_json::Value) -> Result<
     template.execute_to_string(&from_json(object, "")).map_err(|error| explain(&error, source))
 }
 
+/// A template that is shown again and again, over objects of one shape (`events`).
+pub(super) struct Repeated {
+    template: Template,
+    source: String,
+}
+
+impl Repeated {
+    /// Reads the template.
+    pub(super) fn compile(source: &str) -> Result<Repeated> {
+        let source = unescape(source);
+        Ok(Repeated { template: compile(&source, Heading::No)?, source })
+    }
+
+    /// Shows an object; `whole` is what `{{json .}}` prints of it. A field that it lacks is an error, but
+    /// a key that its map of texts at `texts` (a JSON pointer) lacks is the empty text: both as in Go.
+    pub(super) fn show(&self, object: &serde_json::Value, texts: &str, whole: &serde_json::Value) -> Result<String> {
+        let mut object = object.clone();
+        loop {
+            let mut fields = match from_json(&object, "") {
+                Value::Map(map) => map.as_ref().clone(),
+                _ => BTreeMap::new(),
+            };
+            fields.insert(JSON.into(), from_json(whole, ""));
+            match (self.template.execute_to_string(&Value::Map(Arc::new(fields))), object.pointer_mut(texts)) {
+                (Err(TemplateError::MissingKey { key }), Some(serde_json::Value::Object(map)))
+                    if !map.contains_key(&key) =>
+                {
+                    map.insert(key, "".into());
+                }
+                (result, _) => return result.map_err(|error| explain(&error, &self.source)),
+            }
+        }
+    }
+}
+
 /// Lists that Go prints as `[]` though their JSON is `null`.
 const LISTS: [&str; 11] = [
     "Binds",
@@ -162,6 +199,7 @@ fn to_json(value: &Value) -> serde_json::Value {
         Value::Float(number) => (*number).into(),
         Value::String(text) => text.as_ref().into(),
         Value::List(list) => list.iter().map(to_json).collect(),
+        Value::Map(map) if map.contains_key(JSON) => to_json(&map[JSON]),
         Value::Map(map) => {
             let shown = map.iter().filter(|(key, _)| key.as_ref() != LABELS);
             shown.map(|(key, value)| (key.to_string(), to_json(value))).collect::<serde_json::Map<_, _>>().into()

@@ -134,6 +134,12 @@ pub struct Config {
     /// Where the cgroup namespace comes from; `None` for the host's on cgroups v1 and a private one on v2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_namespace: Option<NamespaceMode>,
+    /// Devices of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceMapping>,
+    /// Rules added to the default ones of the device cgroup, each `TYPE MAJOR:MINOR ACCESS` (`c 10:229 rwm`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_rules: Vec<String>,
     /// Privileges granted and withheld.
     pub security: Security,
     /// User's labels over the image's.
@@ -327,6 +333,17 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
+/// A device of the host seen inside, or every device below a directory of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMapping {
+    /// Absolute path on the host; what it leads to is looked up at each start.
+    pub host: String,
+    /// Absolute path inside.
+    pub container: String,
+    /// What processes inside may do with it: of `r` (read), `w` (write), `m` (make nodes of it).
+    pub permissions: String,
+}
+
 /// Privileges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {
@@ -424,6 +441,9 @@ pub struct State {
     /// Why the last start failed; empty when it did not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
+    /// What the user can do about `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// When the last run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
@@ -452,6 +472,7 @@ impl State {
             oom_killed: false,
             oom: None,
             error: String::new(),
+            hint: None,
             started: None,
             finished: None,
             restart_count: 0,

@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use tracing::debug_span;
 
+use super::events::{Action, Kind};
 use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
-use super::{Engine, files, recover, resources, shim};
+use super::{Engine, devices, files, recover, resources, shim};
 use crate::cgroup::systemd;
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
@@ -21,6 +22,7 @@ use crate::container::{
     Process, State, names,
 };
 use crate::error::Failure;
+use crate::image::reference::Reference;
 use crate::image::{self, Image};
 use crate::runtime::capabilities::{self, Privilege};
 use crate::runtime::{identity, spec};
@@ -62,11 +64,12 @@ impl Engine {
         let made = debug_span!("name, record, files").in_scope(|| self.furnish(&mut container, request.name.is_some()));
         if let Err(error) = made {
             let volumes = recover::anonymous_volumes(&container);
-            let _ = self.discard(&mut container);
+            let _ = self.take_away(&mut container);
             self.remove_volumes(&volumes);
             self.sweep_trash();
             return Err(error);
         }
+        self.note(&container.config, Action::Create);
         Ok(Created { id, name: container.config.name.clone(), warnings })
     }
 
@@ -94,6 +97,8 @@ impl Engine {
             return Ok(image);
         }
         if let Some(image) = images.get_bundled(reference)? {
+            let name = reference.parse().map_or_else(|_| reference.to_owned(), |name: Reference| name.familiar());
+            self.note_loaded(&image.id, &[name]);
             return Ok(image);
         }
         Err(Failure::not_found(format!("No such image: {reference}"))
@@ -186,6 +191,8 @@ impl Engine {
             cgroup_parent: request.cgroup_parent.clone(),
             cgroup_driver: request.cgroup_driver,
             cgroup_namespace,
+            devices: devices::mappings(request)?,
+            device_rules: devices::checked_rules(request)?,
             security,
             labels,
             log: request.log.clone(),
@@ -247,7 +254,11 @@ impl Engine {
                 MountSource::Host(path) => make_source(path)?,
                 MountSource::Volume { name, anonymous, .. } => {
                     let kind = if *anonymous { volume::Kind::Anonymous } else { volume::Kind::Named };
+                    let is_new = !volumes.exists(name);
                     volumes.ensure(name, kind)?;
+                    if is_new {
+                        self.note_object(Kind::Volume, name, "create", &[("driver", "local".into())]);
+                    }
                 }
             }
         }
@@ -391,7 +402,7 @@ fn name_anonymous(mut mount: Mount) -> Result<Mount> {
 }
 
 /// A clean absolute path inside the container: no `.`, no `..`, no double slash.
-fn absolute(path: &str, what: &str) -> Result<String> {
+pub(super) fn absolute(path: &str, what: &str) -> Result<String> {
     if !path.starts_with('/') {
         return Err(Failure::usage(format!("invalid {what} {path:?}: it must be an absolute path")).into());
     }

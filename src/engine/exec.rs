@@ -11,14 +11,15 @@ use oci_spec::runtime::{LinuxCapabilitiesBuilder, ProcessBuilder, UserBuilder};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 
+use super::events::{Action, Exec};
 use super::pipes::Pipes;
 use super::request::ExecRequest;
 use super::streams::{self, Client, Ends, Lent, Streams, Watch};
 use super::{Engine, lower, resources};
 use crate::cgroup::{Cgroups, Group};
-use crate::container::NamespaceMode;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
+use crate::container::{ContainerId, NamespaceMode};
 use crate::error::Failure;
 use crate::runtime::plan::{InitPlan, Step, process_steps};
 use crate::runtime::spawn::{self, Birth, Started};
@@ -28,30 +29,41 @@ use crate::sys::tty::{self, RawMode};
 use crate::sys::{fd, process};
 
 impl Engine {
-    /// Runs a command inside; its exit code, or 0 once it runs when detached. `None`: the caller
-    /// typed the detach keys and the command runs on.
+    /// Runs a command inside; its exit code, or 0 when it runs on without the caller (`-d`, or the
+    /// detach keys were typed).
     pub fn exec(&self, reference: &str, request: &ExecRequest) -> Result<i32> {
         let id = handle::find(self.layout(), reference)?;
         let record = handle::load(self.layout(), &id)?;
         let target = open_target(&record, reference)?;
         let group = resources::group(&Cgroups::detect()?, &record.config)?;
         let plan = exec_plan(&record, &group, request)?;
+        let exec_id = ContainerId::random().context("make an id for the command")?;
+        let exec = Exec { id: exec_id.as_str(), command: &request.command };
+        self.note(&record.config, Action::ExecCreate(exec));
         let pipes = if request.tty || request.detach { Pipes::none()? } else { Pipes::new(request.interactive)? };
         let program = process::own_program().context("open our own program")?;
-        let directory = group.v2_dir_fd()?;
-        let prepared = spawn::prepare(&Birth {
-            name: &record.config.name,
-            program: program.as_fd(),
-            namespaces: 0,
-            pid_namespace: None,
-            cgroup: directory.as_ref().map(AsFd::as_fd),
-            streams: pipes.child.each_ref().map(AsFd::as_fd),
-            target: Some(target.as_fd()),
+        let prepare = |directory: Option<OwnedFd>| {
+            spawn::prepare(&Birth {
+                name: &record.config.name,
+                program: program.as_fd(),
+                namespaces: 0,
+                pid_namespace: None,
+                cgroup: directory.as_ref().map(AsFd::as_fd),
+                streams: pipes.child.each_ref().map(AsFd::as_fd),
+                target: Some(target.as_fd()),
+            })
+        };
+        let prepared = prepare(group.v2_dir_fd()?).or_else(|error| match record.live_init() {
+            // A container that manages cgroups itself has given its controllers to groups below its own, which may
+            // have no processes then: its first process shows where they are.
+            Some(init) if is_busy(&error) => prepare(group.v2_dir_fd_of(init.pid)?),
+            _ => Err(error),
         })?;
         drop(pipes.child);
         // Before the command can run: its first words and the user's first keys must meet raw mode.
         let foreground = if request.detach { None } else { Some(Foreground::new(request)?) };
         let started = prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
+        self.note(&record.config, Action::ExecStart(exec));
         let Some(foreground) = foreground else {
             if let Some(console) = started.console {
                 let mut streams = Streams::new(Ends::Terminal(console), false, false, None)?;
@@ -64,7 +76,14 @@ impl Engine {
             (None, Some((stdin, stdout, stderr))) => Ends::Pipes(stdin, stdout, stderr),
             (None, None) => return Err(Failure::engine("the command has no streams").into()),
         };
-        relay(started, ends, request, foreground, &record.config.name)
+        match relay(started, ends, request, foreground, &record.config.name)? {
+            Some(exit_code) => {
+                self.note(&record.config, Action::ExecDie { exec, exit_code });
+                Ok(exit_code)
+            }
+            // It runs on, and nobody will be there to see it end.
+            None => Ok(0),
+        }
     }
 }
 
@@ -121,6 +140,10 @@ fn exec_plan(record: &Record, group: &Group, request: &ExecRequest) -> Result<In
     };
     steps.extend(process_steps(&process, &launch)?);
     Ok(InitPlan { steps, timed: false })
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EBUSY))
 }
 
 fn open_target(record: &Record, reference: &str) -> Result<OwnedFd> {
@@ -208,8 +231,15 @@ fn hold(streams: &mut Streams, pidfd: &OwnedFd, name: &str) -> Result<()> {
     }
 }
 
-/// Moves the bytes of a foreground exec until the command has ended.
-fn relay(started: Started, ends: Ends, request: &ExecRequest, foreground: Foreground, name: &str) -> Result<i32> {
+/// Moves the bytes of a foreground exec until the command has ended; its code. `None`: the caller
+/// typed the detach keys.
+fn relay(
+    started: Started,
+    ends: Ends,
+    request: &ExecRequest,
+    foreground: Foreground,
+    name: &str,
+) -> Result<Option<i32>> {
     const CLIENT: u64 = 0;
     let copy = |number, access| streams::borrow_standard(number, access).context("copy a standard stream");
     let mut streams = Streams::new(ends, request.interactive, true, None).context("prepare the streams")?;
@@ -231,7 +261,7 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest, foreground: Foregr
         if let Some(code) = code {
             streams.drain();
             if !streams.clients.iter().any(Client::is_behind) {
-                return Ok(code);
+                return Ok(Some(code));
             }
         }
         let ready = wait(&streams, &started.child.pidfd, signals.as_fd(), code.is_none());
@@ -245,7 +275,7 @@ fn relay(started: Started, ends: Ends, request: &ExecRequest, foreground: Foregr
             if streams.handle(watch).is_some() {
                 drop(raw);
                 hold(&mut streams, &started.child.pidfd, name)?;
-                return Ok(0);
+                return Ok(None);
             }
         }
         if let Some((_, errno)) = streams.failed_client() {

@@ -5,6 +5,7 @@ use std::io::Read;
 use anyhow::Result;
 
 use super::Engine;
+use super::events::Kind;
 use crate::image::Store;
 pub use crate::image::Summary as ImageSummary;
 
@@ -17,12 +18,29 @@ impl Engine {
     pub fn load(&self, input: &mut dyn Read) -> Result<Vec<String>> {
         let mut lines = Vec::new();
         for image in Store::open(&self.layout).load(input)? {
+            self.note_loaded(&image.id, &image.references);
             if image.references.is_empty() {
                 lines.push(format!("Loaded image ID: {}", image.id));
             }
             lines.extend(image.references.iter().map(|reference| format!("Loaded image: {reference}")));
         }
         Ok(lines)
+    }
+
+    /// Tells that an image came into the store and what it is called there, with Docker's attributes:
+    /// its labels, and as `name` the id when it is loaded, the reference when it is tagged.
+    pub(super) fn note_loaded(&self, id: &str, references: &[String]) {
+        let image = Store::open(&self.layout).get(id).ok().flatten();
+        let labels = image.map(|image| image.defaults.labels).unwrap_or_default();
+        let mut attributes: Vec<(&str, String)> =
+            labels.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        attributes.push(("name", id.to_owned()));
+        self.note_object(Kind::Image, id, "load", &attributes);
+        for reference in references {
+            attributes.pop();
+            attributes.push(("name", reference.clone()));
+            self.note_object(Kind::Image, id, "tag", &attributes);
+        }
     }
 
     /// All images, newest first.

@@ -9,12 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::events::Action;
 use super::request::{RemoveRequest, StartRequest, StopRequest};
 use super::wire::Request;
 use super::{Engine, recover};
 use crate::container::handle::{self, Locked, Record};
 use crate::container::status::Status;
-use crate::container::{ContainerId, ProcessRef, names};
+use crate::container::{Config, ContainerId, ProcessRef, names};
 use crate::error::Failure;
 use crate::sys::channel::Channel;
 use crate::sys::{process, signal};
@@ -22,6 +23,7 @@ use crate::sys::{process, signal};
 /// A running container that was told to stop.
 struct Stopping {
     id: ContainerId,
+    config: Config,
     run: ProcessRef,
     pidfd: OwnedFd,
     /// Seconds it is given; negative for ever.
@@ -52,16 +54,20 @@ impl Engine {
         let number = signal_number(request.signal.as_ref().unwrap_or(&record.config.stop_signal))?;
         let Target::Runs(run, pidfd) = self.claim_end(&id, &record)? else { return Ok(None) };
         let grace = request.timeout.unwrap_or(record.config.stop_timeout);
+        self.note(&record.config, Action::Kill { signal: number });
         send(&pidfd, number).with_context(|| format!("stop {reference}"))?;
         self.resume(&record);
-        Ok(Some(Stopping { id, run, pidfd, grace }))
+        Ok(Some(Stopping { id, config: record.config, run, pidfd, grace }))
     }
 
     fn finish_stop(&self, stopping: &Stopping) -> Result<()> {
         if !ends_within(&stopping.pidfd, stopping.grace) {
+            self.note(&stopping.config, Action::Kill { signal: libc::SIGKILL });
             send(&stopping.pidfd, libc::SIGKILL)?;
         }
-        self.settle(&stopping.id, stopping.run)
+        self.settle(&stopping.id, stopping.run)?;
+        self.note(&stopping.config, Action::Stop);
+        Ok(())
     }
 
     /// Waits until the end is recorded, by the shim or by ourselves.
@@ -163,6 +169,7 @@ impl Engine {
                 .into());
             }
         };
+        self.note(&record.config, Action::Kill { signal: number });
         send(&pidfd, number).with_context(|| format!("kill {reference}"))?;
         if number == libc::SIGKILL || Ok(number) == signal_number(&record.config.stop_signal).map_err(drop) {
             self.resume(&record);
@@ -177,7 +184,9 @@ impl Engine {
         if let Some(stopping) = self.tell_to_stop(reference, request)? {
             self.finish_stop(&stopping)?;
         }
-        self.start(id.as_str(), &StartRequest::default(), &mut Vec::new()).map(drop)
+        self.start(id.as_str(), &StartRequest::default(), &mut Vec::new())?;
+        self.note_by_id(&id, Action::Restart);
+        Ok(())
     }
 
     /// Waits until the container is not running; its exit code. As with Docker that is the end of the
@@ -208,6 +217,7 @@ impl Engine {
                 let id = id.as_ref().ok().filter(|_| request.force)?;
                 let record = handle::load(self.layout(), id).ok()?;
                 let Target::Runs(run, pidfd) = self.claim_end(id, &record).ok()? else { return None };
+                self.note(&record.config, Action::Kill { signal: libc::SIGKILL });
                 send(&pidfd, libc::SIGKILL).ok()?;
                 self.resume(&record);
                 Some(run)
@@ -261,7 +271,9 @@ impl Engine {
         let _lock = handle::lock(self.layout(), id)?;
         self.discard_cgroup(id)?;
         names::release_all(self.layout(), id)?;
-        self.discard_directories(id)
+        self.discard_directories(id)?;
+        self.note_by_id(id, Action::Destroy);
+        Ok(())
     }
 
     /// Gives a container another name.
@@ -283,7 +295,9 @@ impl Engine {
             names::release(self.layout(), name, &id)?;
             return Err(error);
         }
-        names::release(self.layout(), &old, &id)
+        names::release(self.layout(), &old, &id)?;
+        self.note(&container.config, Action::Rename { old: &old });
+        Ok(())
     }
 }
 

@@ -13,7 +13,8 @@ use oci_spec::runtime::{
 };
 use rustix::fs::{Mode, OFlags};
 
-use super::{devices, lower_resources, resources};
+use super::devices::{self, Devices};
+use super::{lower_resources, resources};
 use crate::cgroup::limits::extra_controllers;
 use crate::cgroup::{Cgroups, Group, Mode as CgroupMode, View};
 use crate::container::{Config, ContainerId, Mount, MountSource, NamespaceMode, NetworkMode, Tmpfs, handle};
@@ -51,7 +52,7 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
     let namespaces = namespaces(layout, config, &mut held, &mut launch)?;
     let propagation = if wants_host_mounts(config) { "rslave" } else { "rprivate" };
     let mut mounts = spec::base_mounts(privileged);
-    let limits = lower_resources::resources(&config.resources)?;
+    let mut limits = lower_resources::resources(&config.resources)?;
     let group = cgroups.group_with(&resources::place(config)?, &extra_controllers(&limits));
     mounts.extend(cgroup_mounts(&group, privileged, &mut launch));
     mounts.extend(ipc_mounts(config));
@@ -87,13 +88,11 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
 
     let confined = !privileged && !config.security.unconfined_paths;
     let paths = |list: &[&str]| if confined { list.iter().map(|&p| p.to_owned()).collect() } else { Vec::new() };
-    let mut devices = spec::default_devices();
-    if privileged {
-        devices.extend(devices::of_host());
-    }
+    let Devices { nodes, rules } = devices::lower(config)?;
+    limits.set_devices(Some(rules));
     let linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .devices(devices)
+        .devices(nodes)
         .sysctl(sysctls(config))
         .cgroups_path(Path::new("/").join(resources::place(config)?.path()))
         .resources(limits)

@@ -45,6 +45,8 @@ fn config() -> Config {
         cgroup_parent: String::new(),
         cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
+        devices: vec![],
+        device_rules: vec![],
         security: Security::default(),
         labels: Default::default(),
         log: LogOptions::default(),

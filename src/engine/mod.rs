@@ -5,7 +5,8 @@
 
 pub mod create;
 mod detach;
-mod devices;
+pub mod devices;
+pub mod events;
 pub mod exec;
 mod files;
 pub mod images;

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result};
 
+use super::events::Action;
 use super::{Engine, resources};
 use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Locked, Record};
@@ -27,6 +28,7 @@ impl Engine {
             container.transition(Status::Running)?;
             return Err(error).with_context(|| format!("pause {reference}"));
         }
+        self.note(&container.config, Action::Pause);
         Ok(())
     }
 
@@ -37,7 +39,9 @@ impl Engine {
             return Err(Failure::conflict(format!("Container {} is not paused", container.id())).into());
         }
         resources::group(&Cgroups::detect()?, &container.config)?.thaw();
-        container.transition(Status::Running)
+        container.transition(Status::Running)?;
+        self.note(&container.config, Action::Unpause);
+        Ok(())
     }
 
     /// Lets a container that was paused when `record` was read go on, so that it can take the signal that it was

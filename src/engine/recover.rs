@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::events::{Action, Kind};
 use super::{Engine, resources};
 use crate::cgroup::{Cgroups, Group, Place};
 use crate::container::handle::{self, Locked};
@@ -25,6 +26,12 @@ use crate::sys::{process, tree};
 
 /// Exit code recorded when nobody lived to see the real one.
 pub const UNKNOWN_EXIT: i32 = 255;
+/// The error recorded with it when only the container's supervisor was killed.
+pub const SUPERVISOR_KILLED: &str = "its supervisor was killed, so its exit code is not known";
+/// The error recorded with it when the container had been started in an earlier boot.
+pub const MACHINE_RESTARTED: &str = "the machine was restarted while it ran, so its exit code is not known";
+/// Error recorded when the supervisor of a container that waited to be started again was killed.
+pub const RESTARTER_KILLED: &str = "its supervisor was killed before it had started the container again";
 
 impl Engine {
     /// Locks a container whose record is true: a shim that is about to write down the end is
@@ -63,17 +70,25 @@ impl Engine {
     fn heal(&self, container: &mut Locked) -> Result<()> {
         self.discard_cgroup(container.id())?;
         let _ = fs::remove_file(self.layout().socket(container.id()));
+        let rebooted = container.state.boot_id != process::boot_id();
         container.state.error = if container.state.status == Status::Restarting {
             // Nothing ran: code and time of the end are those of the last run.
-            "its supervisor was killed before it had started the container again".into()
+            RESTARTER_KILLED.into()
         } else {
             container.state.exit_code = UNKNOWN_EXIT;
             container.state.finished = Some(Timestamp::now());
-            "its supervisor was killed, so its exit code is not known".into()
+            if rebooted { MACHINE_RESTARTED } else { SUPERVISOR_KILLED }.into()
         };
+        container.state.hint = None;
         container.state.init = None;
         container.state.shim = None;
-        container.transition(Status::Exited)
+        // The end of the run before a wait has been told.
+        let untold = container.state.status != Status::Restarting;
+        container.transition(Status::Exited)?;
+        if untold {
+            self.note(&container.config, Action::died(&container.state));
+        }
+        Ok(())
     }
 
     /// Removes the cgroup of a container that does not run: a shim that was killed before it had
@@ -89,10 +104,16 @@ impl Engine {
         group.remove()
     }
 
-    /// Makes a container disappear: name first, then its directories, renamed away in microseconds
-    /// and deleted later ([`Engine::sweep_trash`]). Interrupted anywhere, it can be repeated. True
-    /// when there is something to sweep.
+    /// Makes a container disappear, and tells it. True when there is something to sweep.
     pub fn discard(&self, container: &mut Locked) -> Result<bool> {
+        let removed = self.take_away(container)?;
+        self.note(&container.config, Action::Destroy);
+        Ok(removed)
+    }
+
+    /// Makes a container disappear: name first, then its directories, renamed away in microseconds
+    /// and deleted later ([`Engine::sweep_trash`]). Interrupted anywhere, it can be repeated.
+    pub fn take_away(&self, container: &mut Locked) -> Result<bool> {
         let anonymous: Vec<String> = if container.config.auto_remove { anonymous_volumes(container) } else { vec![] };
         let id = container.id().clone();
         names::release(self.layout(), &container.config.name, &id)?;
@@ -106,7 +127,9 @@ impl Engine {
         let store = Volumes::open(self.layout());
         for name in volumes {
             // One that another container still uses (`--volumes-from`) is not to be had; nothing lost.
-            let _ = store.remove(name);
+            if store.remove(name).is_ok() {
+                self.note_object(Kind::Volume, name, "destroy", &[("driver", "local".into())]);
+            }
         }
     }
 

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::container::{CgroupDriver, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit};
+use crate::container::{
+    CgroupDriver, DeviceMapping, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs,
+    Ulimit,
+};
 
 /// Create a container.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,6 +59,10 @@ pub struct CreateRequest {
     pub sysctls: BTreeMap<String, String>,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
+    /// `--device`.
+    pub devices: Vec<DeviceMapping>,
+    /// `--device-cgroup-rule`.
+    pub device_rules: Vec<String>,
     /// `--privileged --cap-add --cap-drop --security-opt`.
     pub security: Security,
     /// `--memory`, `--cpus`, … .
@@ -179,11 +186,13 @@ pub struct StopRequest {
     pub timeout: Option<i64>,
 }
 
-/// Change a container's limits; what is `None` stays.
+/// Change a container's limits and restart policy; what is `None` stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpdateRequest {
     /// The new limits.
     pub resources: Resources,
+    /// The new restart policy.
+    pub restart: Option<RestartPolicy>,
 }
 
 /// Remove a container.

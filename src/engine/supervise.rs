@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use tracing::debug_span;
 
+use super::events::Action;
 use super::request::{AttachRequest, Explain, StartRequest};
 use super::shim::{self, Orders};
 use super::streams::{self, Lent};
@@ -99,6 +100,9 @@ impl Engine {
             Ok(ready) => ready,
             Err(error) => return Err(self.never_started(container, error)),
         };
+        if attach.is_some() {
+            self.note(&container.config, Action::Attach);
+        }
         let before = container.state.status;
         // The user wants it to run: its restart policy begins anew.
         container.state.restart_count = 0;
@@ -171,6 +175,7 @@ impl Engine {
         let files: Vec<BorrowedFd<'_>> =
             [&lent.stdin, &lent.stdout, &lent.stderr].into_iter().flatten().map(AsFd::as_fd).collect();
         let size = terminal_size().filter(|_| tty);
+        self.note(&record.config, Action::Attach);
         // A shim that is about to end may have hung up already: what it said comes below.
         let message = Request::Attach { streams, detach_keys: lent.detach_keys.clone(), size, owner: lent.owner };
         let _ = channel.send(&message, &files);
@@ -213,7 +218,10 @@ impl Engine {
             }
             match channel.receive::<Notice>().context("hear from the container's supervisor")? {
                 Received::Message(Notice::Exited { code }, _) => return Ok(Outcome::Exited(code)),
-                Received::Message(Notice::Detached, _) => return Ok(Outcome::Detached),
+                Received::Message(Notice::Detached, _) => {
+                    self.note_by_id(id, Action::Detach);
+                    return Ok(Outcome::Detached);
+                }
                 Received::Message(Notice::OutputFailed { errno }, _) => return Err(streams::output_failed(errno)),
                 Received::Message(..) | Received::Nothing => {}
                 Received::Closed => {

@@ -1,7 +1,8 @@
-//! Update: other limits for a container, running or not.
+//! Update: other limits, and another restart policy, for a container, running or not.
 
 use anyhow::{Context, Result};
 
+use super::events::Action;
 use super::request::UpdateRequest;
 use super::{Engine, lower_resources, resources};
 use crate::cgroup::{Cgroups, limits, systemd};
@@ -22,15 +23,26 @@ impl Engine {
         resources::validate(&wanted)?;
         let place = resources::place(&container.config)?;
         let warnings = resources::fit(&mut wanted, &place)?;
+        if let Some(policy) = request.restart {
+            if container.config.auto_remove && !policy.is_no() {
+                return Err(Failure::usage(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the container",
+                )
+                .into());
+            }
+            // The shim reads it from the record when the container ends.
+            container.config.restart = policy;
+        }
         let former = std::mem::replace(&mut container.config.resources, wanted);
         let running = container.record().live_init().is_some();
-        let done = if running { enforce(&container.config) } else { Ok(()) };
+        let done = if running && !request.resources.is_empty() { enforce(&container.config) } else { Ok(()) };
         if let Err(error) = done.and_then(|()| container.save_config()) {
             if running {
                 restore(&mut container, former);
             }
             return Err(error).with_context(|| format!("update {reference}"));
         }
+        self.note(&container.config, Action::Update);
         Ok(warnings)
     }
 }

@@ -20,9 +20,11 @@
 
 pub mod capabilities;
 pub mod copy_up;
+mod device_nodes;
 pub mod diagnose;
 pub mod identity;
 pub mod init;
+mod overlay;
 pub mod plan;
 mod program;
 mod rooted;

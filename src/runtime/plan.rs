@@ -252,12 +252,23 @@ pub fn lower(spec: &Spec, launch: &Launch) -> Result<Plan> {
     for (path, volume) in &launch.copy_up {
         steps.push(Step::FillVolume { path: path.clone(), volume: volume.clone() });
     }
+    // Devices below `/dev` come with its mount, so that others can cover them; elsewhere nothing may cover them.
+    let nodes = linux.devices().iter().flatten().map(device_node);
+    let (usual, elsewhere): (Vec<_>, Vec<_>) = nodes.partition(|node| node.path.starts_with("/dev/"));
+    let mut usual = Some(usual);
     for mount in spec.mounts().iter().flatten() {
         steps.push(mount_step(mount)?);
-        if mount.destination().as_os_str() == "/dev" {
-            let devices = linux.devices().iter().flatten().map(device_node).collect();
-            steps.push(Step::MakeDevices { nodes: devices, links: device_links() });
+        // The first such mount is ours; another is the user's, who shows the container the host's own.
+        if mount.destination().as_os_str() == "/dev"
+            && let Some(nodes) = usual.take()
+        {
+            steps.push(Step::MakeDevices { nodes, links: device_links() });
         }
+    }
+    let mut rest = usual.unwrap_or_default();
+    rest.extend(elsewhere);
+    if !rest.is_empty() {
+        steps.push(Step::MakeDevices { nodes: rest, links: Vec::new() });
     }
     if !launch.links.is_empty() {
         steps.push(Step::MakeDevices { nodes: Vec::new(), links: launch.links.clone() });

@@ -5,8 +5,7 @@
 //! image (`/etc -> ../../..`) can only lead to places inside, and mounts on the descriptor that it
 //! got (CVE-2021-30465, CVE-2023-27561, CVE-2024-45310).
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -14,8 +13,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags}
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::Overlay;
-use super::plan::{BindMount, DeviceNode, FilesystemMount};
+use super::plan::{BindMount, FilesystemMount};
+use super::{Overlay, overlay};
 use crate::error::Failure;
 use crate::sys::mount::{self, ATTR_RDONLY, Attributes};
 
@@ -70,18 +69,13 @@ impl Root {
     /// crash of anybody can leave the mount on the host.
     pub fn mount_overlay(overlay: &Overlay) -> Result<Root> {
         rustix::process::chdir(&overlay.base).call("chdir").context("enter the overlay directory")?;
-        match overlay_by_parts(overlay) {
-            Ok(mounted) => {
-                attach_at(mounted.as_fd(), CWD, &overlay.merged).call("move_mount").context("attach the overlay")?;
-                Ok(Root { descriptor: mounted })
-            }
-            // Before Linux 6.7 there is no `lowerdir+`.
-            Err(CallFailed { errno: libc::EINVAL, .. }) => {
-                overlay_by_options(overlay)?;
-                Root::open(&overlay.base.join(&overlay.merged))
-            }
-            Err(error) => Err(error).context("mount overlay"),
+        if !overlay::takes_layers_apart() {
+            overlay::mount_by_options(overlay)?;
+            return Root::open(&overlay.base.join(&overlay.merged));
         }
+        let mounted = overlay::by_parts(overlay).context("mount overlay")?;
+        attach_at(mounted.as_fd(), CWD, &overlay.merged).call("move_mount").context("attach the overlay")?;
+        Ok(Root { descriptor: mounted })
     }
 
     /// Takes a directory as root, as a mount of its own: pivot_root(2) demands one.
@@ -216,36 +210,6 @@ impl Root {
         Ok(move_onto(tree, &target).call("move_mount")?)
     }
 
-    /// Makes device nodes and links below `/dev`, which is a tmpfs of ours by now.
-    pub fn make_devices(&self, nodes: &[DeviceNode], links: &[(String, String)]) -> Result<()> {
-        for node in nodes {
-            let (parent, name) = split(&node.path)?;
-            let parent = self.make_directory(parent)?;
-            let kind = match node.kind.as_str() {
-                "b" => FileType::BlockDevice,
-                "p" => FileType::Fifo,
-                _ => FileType::CharacterDevice,
-            };
-            let device = rustix::fs::makedev(node.major, node.minor);
-            rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(node.mode), device)
-                .call("mknodat")
-                .with_context(|| format!("make device {}", node.path))?;
-            if (node.uid, node.gid) != (0, 0) {
-                let (uid, gid) = (rustix::fs::Uid::from_raw(node.uid), rustix::fs::Gid::from_raw(node.gid));
-                rustix::fs::chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
-            }
-        }
-        for (path, target) in links {
-            let (parent, name) = split(path)?;
-            let parent = self.make_directory(parent)?;
-            match rustix::fs::symlinkat(target, &parent, name) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error).call("symlinkat").with_context(|| format!("make link {path}")),
-            }
-        }
-        Ok(())
-    }
-
     /// Mounts each path on itself, read-only. Missing ones are no matter: kernels differ.
     pub fn make_read_only(&self, paths: &[String]) -> Result<()> {
         for path in paths {
@@ -350,56 +314,6 @@ impl Root {
     }
 }
 
-fn overlay_by_parts(overlay: &Overlay) -> Result<OwnedFd, CallFailed> {
-    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call("fsopen")?;
-    rustix::mount::fsconfig_set_string(&context, "source", "overlay").call("fsconfig")?;
-    for layer in &overlay.lower {
-        rustix::mount::fsconfig_set_string(&context, "lowerdir+", layer).call("fsconfig")?;
-    }
-    rustix::mount::fsconfig_set_string(&context, "upperdir", &overlay.upper).call("fsconfig")?;
-    rustix::mount::fsconfig_set_string(&context, "workdir", &overlay.work).call("fsconfig")?;
-    if overlay.volatile {
-        rustix::mount::fsconfig_set_flag(&context, "volatile").call("fsconfig")?;
-    }
-    rustix::mount::fsconfig_create(&context).call("fsconfig")?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).call("fsmount")
-}
-
-/// Bytes of options that mount(2) takes; it cuts off what is longer.
-const OPTIONS_LIMIT: usize = 4095;
-
-/// The old way: all options in one string. Fifty layers fill it; beyond that they are named by the
-/// numbers of descriptors, relative to `/proc/self/fd`.
-fn overlay_by_options(overlay: &Overlay) -> Result<()> {
-    let text = |path: &Path| path.display().to_string();
-    let options = |lower: Vec<String>, upper: String, work: String| {
-        let volatile = if overlay.volatile { ",volatile" } else { "" };
-        format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", lower.join(":"))
-    };
-    let mut joined =
-        options(overlay.lower.iter().map(|layer| text(layer)).collect(), text(&overlay.upper), text(&overlay.work));
-    let mut held = Vec::new();
-    if joined.len() > OPTIONS_LIMIT {
-        let mut number = |path: &Path| -> Result<String> {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let file = rustix::fs::open(path, flags, Mode::empty())
-                .call("open")
-                .with_context(|| format!("open layer {}", path.display()))?;
-            let number = file.as_raw_fd().to_string();
-            held.push(file);
-            Ok(number)
-        };
-        let lower = overlay.lower.iter().map(|layer| number(layer)).collect::<Result<_>>()?;
-        joined = options(lower, number(&overlay.upper)?, number(&overlay.work)?);
-        rustix::process::chdir("/proc/self/fd").call("chdir")?;
-    }
-    let options = CString::new(joined).context("a layer path holds a zero byte")?;
-    let target = overlay.base.join(&overlay.merged);
-    rustix::mount::mount("overlay", &target, "overlay", rustix::mount::MountFlags::empty(), options.as_c_str())
-        .call("mount")
-        .context("mount overlay")
-}
-
 /// A new, detached file system.
 fn new_filesystem(mount: &FilesystemMount) -> Result<OwnedFd> {
     let context = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).call("fsopen")?;
@@ -467,7 +381,7 @@ fn file_type(file: &OwnedFd) -> Result<FileType> {
 }
 
 /// Parent and last component of a clean absolute path.
-fn split(path: &str) -> Result<(&str, &str)> {
+pub(super) fn split(path: &str) -> Result<(&str, &str)> {
     let trimmed = path.trim_end_matches('/');
     let (parent, name) = trimmed.rsplit_once('/').with_context(|| format!("{path:?} is not an absolute path"))?;
     if name.is_empty() || name == ".." || name == "." {

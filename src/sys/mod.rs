@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod channel;
 pub mod clock;
 pub mod fd;

@@ -92,6 +92,19 @@ fn layers_are_stacked_with_their_whiteouts() {
 }
 
 #[test]
+fn a_hundred_and_twenty_layers_are_no_matter() {
+    // More than fit into the one page of options that mount(2) takes; Docker's own limit is 125.
+    let s = Sandbox::new();
+    let mut layers = vec![Layer::busybox()];
+    layers.extend(
+        (1..120).map(|n| Layer::default().file(&format!("l{n}"), 0o644, "x").file("last", 0o644, n.to_string())),
+    );
+    let tag = load(&s, &json!({"Cmd": ["sh"]}), &layers);
+    assert_eq!(s.ok(["run", "--rm", &tag, "sh", "-c", "cat /last; ls -d /l[0-9]* | wc -l"]), "119119");
+    unload(&s, &tag);
+}
+
+#[test]
 fn owners_modes_and_special_bits_survive() {
     let s = Sandbox::new();
     let layer = Layer::busybox().file("suid", 0o4755, "x").dir("sticky/", 0o1777).file("secret", 0o400, "x");

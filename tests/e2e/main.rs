@@ -6,7 +6,9 @@
 mod support;
 
 mod crash;
+mod devices;
 mod diagnosis;
+mod events;
 mod exec;
 mod explain;
 mod files;
@@ -17,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod naming;
+mod nesting;
 mod oom;
 mod pause;
 mod process;
@@ -30,3 +33,4 @@ mod streams;
 mod terminal;
 mod top;
 mod update;
+mod why;

@@ -67,3 +67,24 @@ fn a_stopped_container_starts_with_its_new_limits() {
     s.ok(["update", "--pids-limit", "44", &name]);
     assert_eq!(s.ok(["start", "-a", &name]), "44");
 }
+
+#[test]
+fn the_restart_policy_of_a_running_container_changes() {
+    let s = Sandbox::new();
+    let name = s.name("policy");
+    s.idle(&name, &["--restart", "always"]);
+    assert_eq!(s.ok(["update", "--restart", "on-failure:1", &name]), name);
+    let policy = s.field(&name, "{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}");
+    assert_eq!(policy, "on-failure:1");
+    // Not `stop`, which is the user's word: an end of its own accord, with success.
+    s.ok(["exec", &name, "kill", "-TERM", "1"]);
+    assert_eq!(s.ok(["wait", &name]), "0");
+    assert_eq!(s.field(&name, "{{.State.Status}} {{.RestartCount}}"), "exited 0");
+
+    let passing = s.name("passing");
+    s.idle(&passing, &["--rm"]);
+    let output = s.fails(1, ["update", "--restart", "always", &passing]);
+    assert!(output.err().contains("AutoRemove is enabled"), "{}", output.err());
+    let output = s.run(["update", "--restart", "sometimes", &name]);
+    assert!(output.err().contains("unknown policy 'sometimes'"), "{}", output.err());
+}

@@ -41,6 +41,11 @@ impl Sandbox {
         self.directory.path().join("root")
     }
 
+    /// The program under test.
+    pub fn program(&self) -> PathBuf {
+        own_program()
+    }
+
     /// A path on the host that no other test uses; nothing is made there.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
@@ -233,7 +238,11 @@ fn program() -> Command {
     if against_docker() {
         return Command::new("docker");
     }
-    Command::new(std::env::var_os("MYDOCKER_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_mydocker").into()))
+    Command::new(own_program())
+}
+
+fn own_program() -> PathBuf {
+    std::env::var_os("MYDOCKER_TEST_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_mydocker").into()).into()
 }
 
 /// Where data roots go: a file system on which an overlay can be written. `/tmp` is often a tmpfs;

@@ -17,7 +17,7 @@ const BLOCK: usize = 256 * 1024;
 const BLOCK_BACK: usize = 64 * 1024;
 
 /// The path of the file that was rotated `number` rotations ago.
-pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
+pub(in crate::engine) fn rotated(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     name.into()
@@ -25,16 +25,16 @@ pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
 
 /// One file of the log, held open so that rotation cannot take it from us.
 #[derive(Debug)]
-pub(super) struct LogFile {
-    pub(super) file: File,
+pub(in crate::engine) struct LogFile {
+    pub(in crate::engine) file: File,
     /// Device and inode: which file it is, whatever its name has become.
-    pub(super) identity: (u64, u64),
+    pub(in crate::engine) identity: (u64, u64),
     /// Bytes in it when it was opened.
-    pub(super) length: u64,
+    pub(in crate::engine) length: u64,
 }
 
 /// Which file has the name `path` now; `None` for none.
-pub(super) fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
+pub(in crate::engine) fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -46,7 +46,7 @@ pub(super) fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
 const ROTATIONS: usize = 100;
 
 /// Opens all files of the log at `path`, oldest first. There may be none.
-pub(super) fn open_all(path: &Path) -> Result<Vec<LogFile>> {
+pub(in crate::engine) fn open_all(path: &Path) -> Result<Vec<LogFile>> {
     for _ in 0..ROTATIONS {
         let before = identity(path)?;
         let files = open_listed(path)?;
@@ -185,7 +185,7 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 
 /// Lines of a file from its end backwards.
 #[derive(Debug)]
-pub(super) struct LinesBack<'a> {
+pub(in crate::engine) struct LinesBack<'a> {
     file: &'a File,
     buffer: Vec<u8>,
     /// Bytes of the buffer that were not handed out.
@@ -198,13 +198,13 @@ pub(super) struct LinesBack<'a> {
 
 impl<'a> LinesBack<'a> {
     /// From the byte before `length`.
-    pub(super) fn new(file: &'a File, length: u64) -> Self {
+    pub(in crate::engine) fn new(file: &'a File, length: u64) -> Self {
         LinesBack { file, buffer: Vec::new(), end: 0, offset: length, skipping: false }
     }
 
     /// The line before, with its newline (the last of the file may have none), and where in the file
     /// it begins; `None` before the first.
-    pub(super) fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+    pub(in crate::engine) fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         loop {
             let inside = self.end.saturating_sub(1);
             let start = match self.buffer[..inside].iter().rposition(|&byte| byte == b'\n') {

@@ -16,7 +16,8 @@
 //! current one is complete.
 
 mod base64;
-mod files;
+pub(super) mod cursor;
+pub(super) mod files;
 mod follow;
 mod output;
 mod read;

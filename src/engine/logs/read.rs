@@ -4,11 +4,12 @@
 //! was set back between two runs would lead a binary search astray, and reading a gigabyte from the
 //! page cache takes less than a second.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::files::{self, Lines, LinesBack, LogFile};
+use super::cursor::Cursor;
+use super::files::{self, LinesBack, LogFile};
 use super::follow::Watch;
 use super::output::Output;
 use super::record;
@@ -27,29 +28,42 @@ pub(super) fn read(path: &Path, tail: Option<u64>, watch: Option<Watch>, output:
         Some(count) => last_lines(&files, count, output)?,
         None => [(0, 0); 2],
     };
-    let mut cursor = Cursor { path: path.to_owned(), lines: Lines::new(), scratch: Vec::new(), current: None };
+    let mut cursor = Cursor::new(path);
+    let mut scratch = Vec::new();
     let first = from[0].min(from[1]);
     for (index, file) in files.into_iter().enumerate() {
         let length = file.length;
-        cursor.enter(file, if index == first.0 { first.1 } else { 0 });
-        if index >= first.0 {
-            cursor.show(length, output, |place, stream| (index, place) >= from[stream])?;
-        } else {
+        if index < first.0 {
             // Not wanted; for a follower the last file is still where new records come.
-            cursor.lines.seek(length);
+            cursor.enter(file, length);
+            continue;
         }
+        cursor.enter(file, if index == first.0 { first.1 } else { 0 });
+        cursor.read(length, &mut |offset, line| {
+            show(line, &mut scratch, output, |stream| (index, offset) >= from[stream])
+        })?;
     }
     output.flush().context("write output")?;
     let Some(mut watch) = watch else { return Ok(()) };
     loop {
         // Asked before reading: what was recorded before the end is then certainly seen.
         let over = watch.ended() || output.until().is_some_and(|until| until < jiff::Timestamp::now());
-        cursor.catch_up(output)?;
+        cursor.catch_up(&mut |_, line| show(line, &mut scratch, output, |_| true))?;
         output.flush().context("write output")?;
         if over {
             return Ok(());
         }
         watch.wait(output.until())?;
+    }
+}
+
+/// Shows a record that is wanted and that `admits` (by its stream).
+fn show(line: &[u8], scratch: &mut Vec<u8>, output: &mut Output<'_>, admits: impl Fn(usize) -> bool) -> Result<()> {
+    match record::parse(line, scratch) {
+        Some(record) if output.wants(&record) && admits(record.stream as usize) => {
+            output.show(&record).context("write output")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -96,75 +110,4 @@ fn last_lines(files: &[LogFile], count: u64, output: &Output<'_>) -> Result<[Pla
         }
     }
     Ok(from)
-}
-
-/// A place in the log from which reading goes on.
-struct Cursor {
-    path: PathBuf,
-    lines: Lines,
-    scratch: Vec<u8>,
-    /// The file being read; `None` before there is one.
-    current: Option<LogFile>,
-}
-
-impl Cursor {
-    fn enter(&mut self, file: LogFile, offset: u64) {
-        self.current = Some(file);
-        self.lines.seek(offset);
-    }
-
-    /// Shows the whole records of the current file as far as `limit` that are wanted and that
-    /// `admits` (by their offset and stream).
-    fn show(&mut self, limit: u64, output: &mut Output<'_>, admits: impl Fn(u64, usize) -> bool) -> Result<()> {
-        let Some(LogFile { file, .. }) = &self.current else { return Ok(()) };
-        loop {
-            let offset = self.lines.offset();
-            let Some(line) = self.lines.next(file, limit).context("read log")? else { return Ok(()) };
-            if let Some(record) = record::parse(line, &mut self.scratch)
-                && output.wants(&record)
-                && admits(offset, record.stream as usize)
-            {
-                output.show(&record).context("write output")?;
-            }
-        }
-    }
-
-    fn show_rest(&mut self, output: &mut Output<'_>) -> Result<()> {
-        self.show(u64::MAX, output, |_, _| true)
-    }
-
-    /// Shows all there is to show now, following the writer into newer files.
-    fn catch_up(&mut self, output: &mut Output<'_>) -> Result<()> {
-        loop {
-            self.rewind_if_emptied()?;
-            self.show_rest(output)?;
-            let Some(named) = files::identity(&self.path)? else { return Ok(()) };
-            let ours = self.current.as_ref().map(|current| current.identity);
-            if ours == Some(named) {
-                return Ok(());
-            }
-            let mut newer = files::open_all(&self.path)?;
-            // When ours is not among them it was rotated away, and they all are newer.
-            if let Some(at) = newer.iter().position(|file| Some(file.identity) == ours) {
-                newer.drain(..=at);
-            }
-            // The writer had left ours before the next one appeared, but perhaps not before we had read it.
-            self.show_rest(output)?;
-            for file in newer {
-                self.enter(file, 0);
-                self.show_rest(output)?;
-            }
-        }
-    }
-
-    /// Begins again in a file that was emptied by hand. Unnoticed if more was written since than
-    /// had been read before; `tail -f` knows no better.
-    fn rewind_if_emptied(&mut self) -> Result<()> {
-        if let Some(LogFile { file, .. }) = &self.current
-            && file.metadata().context("inspect log")?.len() < self.lines.offset()
-        {
-            self.lines.seek(0);
-        }
-        Ok(())
-    }
 }

@@ -167,6 +167,8 @@ fn config(log: LogOptions) -> Config {
         cgroup_parent: String::new(),
         cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
+        devices: vec![],
+        device_rules: vec![],
         security: Security::default(),
         labels: Default::default(),
         log,

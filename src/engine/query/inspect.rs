@@ -10,7 +10,9 @@ use super::{exit_code, list};
 use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::{Config, DeviceRate, LogOptions, Mount, MountSource, NamespaceMode, NetworkMode, Security};
+use crate::container::{
+    Config, DeviceMapping, DeviceRate, LogOptions, Mount, MountSource, NamespaceMode, NetworkMode, Security,
+};
 use crate::engine::{Engine, lower};
 use crate::image::Store;
 use crate::layout::Layout;
@@ -180,7 +182,8 @@ fn host_config(record: &Record) -> HostConfigView {
         cpu_quota: resources.cpu_quota.unwrap_or(0),
         cpuset_cpus: resources.cpuset_cpus.clone().unwrap_or_default(),
         cpuset_mems: resources.cpuset_mems.clone().unwrap_or_default(),
-        devices: Vec::new(),
+        devices: config.devices.iter().map(device).collect(),
+        device_cgroup_rules: given(&config.device_rules),
         memory_reservation: resources.memory_reservation.unwrap_or(0),
         memory_swap: resources.memory_swap.unwrap_or(0),
         memory_swappiness: resources.memory_swappiness,
@@ -203,6 +206,14 @@ fn throttled(devices: &[DeviceRate]) -> Vec<ThrottleDeviceView> {
 fn cgroup_namespace(config: &Config) -> String {
     let private = Cgroups::detect().is_ok_and(|cgroups| lower::has_cgroup_namespace(config, &cgroups));
     if private { "private".to_owned() } else { "host".to_owned() }
+}
+
+fn device(device: &DeviceMapping) -> DeviceView {
+    DeviceView {
+        path_on_host: device.host.clone(),
+        path_in_container: device.container.clone(),
+        cgroup_permissions: device.permissions.clone(),
+    }
 }
 
 fn mode(mode: &NamespaceMode) -> String {

@@ -114,7 +114,8 @@ pub struct HostConfigView {
     pub cpu_quota: i64,
     pub cpuset_cpus: String,
     pub cpuset_mems: String,
-    pub devices: Vec<String>,
+    pub devices: Vec<DeviceView>,
+    pub device_cgroup_rules: Option<Vec<String>>,
     pub memory_reservation: i64,
     pub memory_swap: i64,
     pub memory_swappiness: Option<u64>,
@@ -160,6 +161,16 @@ pub struct LogConfigView {
 pub struct RestartPolicyView {
     pub name: String,
     pub maximum_retry_count: u32,
+}
+
+/// An element of `HostConfig.Devices`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names are Docker's")]
+pub struct DeviceView {
+    pub path_on_host: String,
+    pub path_in_container: String,
+    pub cgroup_permissions: String,
 }
 
 /// An element of `HostConfig.Ulimits`; -1 is unlimited.

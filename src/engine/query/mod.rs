@@ -12,6 +12,7 @@ mod pattern;
 mod size;
 mod stats;
 mod top;
+mod why;
 pub mod wording;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use list::{Condition, ContainerSummary, ListRequest, Listing, MountSummary};
 pub use size::Size;
 pub use stats::{ContainerStats, FIRST_WINDOW, INTERVAL, Monitor, Reading, Round, StatsRequest};
 pub use top::ProcessTable;
+pub use why::{Cause, End, SentSignal, Why};
 
 /// Exit code shown for a run whose end nobody could write down (as Docker's after its daemon died).
 const UNKNOWN_EXIT: i32 = 255;

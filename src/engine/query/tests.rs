@@ -68,6 +68,8 @@ fn config(name: &str, second: i64) -> Config {
         cgroup_parent: String::new(),
         cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
+        devices: vec![],
+        device_rules: vec![],
         security: Security { cap_add: vec!["NET_ADMIN".into()], ..Security::default() },
         labels: BTreeMap::from([("tier".to_owned(), format!("l-{name}"))]),
         log: LogOptions::default(),

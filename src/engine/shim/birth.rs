@@ -105,6 +105,9 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
     // In force before init is let go, and while it is still being executed on the other processor.
     let settings = limits::settings(&limits, cgroups.mode);
     steps.time("set limits", || group.apply(&settings)).map_err(at("set limits"))?;
+    // Nobody in the group has opened a device yet.
+    let rules = limits.devices().as_deref().unwrap_or_default();
+    steps.time("restrict devices", || group.restrict_devices(rules)).map_err(at("restrict devices"))?;
     launch.cgroup_tasks = group.join_files();
     let Plan { init: plan, .. } = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let log =
@@ -161,6 +164,7 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     state.init = Some(reference(pid).context("init ended before it began")?);
     state.exit_code = 0;
     state.error.clear();
+    state.hint = None;
     state.oom_killed = false;
     state.oom = None;
     state.started = Some(Timestamp::now());
@@ -182,6 +186,7 @@ pub fn plan_as_data(engine: &Engine, config: &Config) -> Result<serde_json::Valu
         "namespaces": plan::namespace_names(plan.namespaces),
         "cgroup": group.members.iter().map(|member| &member.path).collect::<Vec<_>>(),
         "limits": settings.map(|(file, value)| format!("{file} = {value}")).collect::<Vec<_>>(),
+        "devices": group.device_plan(limits.devices().as_deref().unwrap_or_default())?,
         "steps": plan.init.steps,
     }))
 }

@@ -20,6 +20,7 @@ use rustix::fs::Mode;
 use birth::Start;
 pub use birth::plan_as_data;
 
+use super::events::Action;
 use super::streams::Lent;
 use super::wire::Notice;
 use super::{Engine, resources};
@@ -59,6 +60,7 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
     match birth::start(engine, start, &mut steps) {
         Ok(running) => {
             steps.tell(&orders.caller);
+            engine.note(&orders.container.config, Action::Start);
             let _ = orders.caller.send(&Notice::Started { pid: running.started.child.pid }, &[]);
             // After the word to the caller, who waits for it: a live process that is recorded as
             // starting is a running one (`status::effective`). If the disk is full it stays so.
@@ -130,6 +132,7 @@ fn undo(container: &mut Locked, failure: &StartFailure) -> i32 {
         let _ = group.kill_all().and_then(|()| group.remove());
     }
     container.state.error = failure.failure.to_string();
+    container.state.hint.clone_from(&failure.failure.hint);
     match failure.failure.class {
         Class::CommandNotFound => 127,
         Class::NotExecutable => 126,
@@ -153,8 +156,9 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     }
     container.state.init = None;
     container.state.shim = None;
-    let result =
-        if container.config.auto_remove { engine.discard(container).map(drop) } else { container.save_state() };
+    let saved = if container.config.auto_remove { Ok(()) } else { container.save_state() };
+    engine.note(&container.config, Action::died(&container.state));
+    let result = if container.config.auto_remove { engine.discard(container).map(drop) } else { saved };
     let mut failure = failure;
     if let Err(error) = result {
         failure.failure.causes.push(format!("and then: {error:#}"));

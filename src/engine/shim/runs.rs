@@ -27,6 +27,7 @@ use crate::container::handle::{self, Locked};
 use crate::container::status::Status;
 use crate::container::{NamespaceMode, State};
 use crate::engine::Engine;
+use crate::engine::events::Action;
 use crate::engine::recover;
 use crate::engine::streams::{Client, Ends, Lent, Streams};
 use crate::runtime::spawn::{self, Started};
@@ -106,6 +107,9 @@ impl Shim<'_> {
         self.ended = process.map(|process| (process, code));
         let next = match Locked::acquire(self.engine.layout(), &self.id) {
             Ok(mut container) if is_ours(&container.state) => {
+                if oom.is_some() && !container.state.oom_killed {
+                    self.engine.note(&container.config, Action::Oom);
+                }
                 container.state.oom_killed |= oom.is_some();
                 container.state.oom = oom.or(container.state.oom.take());
                 self.record_end(&mut container, code, lasted)
@@ -142,6 +146,7 @@ impl Shim<'_> {
         match birth::start(self.engine, start, &mut Steps { timed: false, list: Vec::new() }) {
             Ok(running) => {
                 let _ = container.transition(Status::Running);
+                self.engine.note(&container.config, Action::Start);
                 self.live(container, running, None)
             }
             Err(failure) => {
@@ -175,6 +180,7 @@ impl Shim<'_> {
             state.restart_count = state.restart_count.saturating_add(1);
             // What cannot be recorded is not done: nobody could stop it.
             if container.transition(Status::Restarting).is_ok() {
+                self.engine.note(&container.config, Action::died(&container.state));
                 self.waited = Some(after);
                 return Next::Start { after };
             }
@@ -183,11 +189,14 @@ impl Shim<'_> {
         // Under the lock: the next shim has its socket at the same path.
         let _ = std::fs::remove_file(self.engine.layout().socket(&self.id));
         if auto_remove {
+            self.engine.note(&container.config, Action::died(&container.state));
             let trash = self.engine.discard(container).unwrap_or(false);
             return if trash { Next::LeaveAndSweep } else { Next::Leave };
         }
         // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
         let _ = container.transition(Status::Exited);
+        // Under the lock: nobody can start it again, or remove it, and tell that before.
+        self.engine.note(&container.config, Action::died(&container.state));
         Next::Leave
     }
 }

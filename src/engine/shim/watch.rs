@@ -11,6 +11,7 @@ use super::memory::Memory;
 use crate::container::handle::Locked;
 use crate::container::{ContainerId, ProcessRef};
 use crate::engine::Engine;
+use crate::engine::events::Action;
 use crate::engine::recover::UNKNOWN_EXIT;
 use crate::engine::streams::{Client, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
@@ -228,6 +229,7 @@ impl<'a> Shim<'a> {
         }
         let Ok(mut container) = Locked::acquire(self.engine.layout(), &self.id) else { return };
         if container.state.init == run.process {
+            self.engine.note(&container.config, Action::Oom);
             container.state.oom_killed = true;
             container.state.oom = run.memory.report(&self.id);
             // What cannot be written now is written at the end.
@@ -277,6 +279,7 @@ impl<'a> Shim<'a> {
             Ok(Received::Message(Request::LookAgain, _)) => self.look_again = true,
             Ok(Received::Message(Request::Signal(signal), _)) => {
                 if let Some(run) = run {
+                    self.engine.note_by_id(&self.id, Action::Kill { signal });
                     let _ = process::send_signal(run.pidfd.as_fd(), signal);
                 }
             }

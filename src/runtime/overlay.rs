@@ -1,0 +1,100 @@
+//! The overlay that is a container's root file system, as new kernels and as old ones want it described
+//! (`Documentation/filesystems/overlayfs.rst`).
+//!
+//! All paths are relative to the overlay directory, which is the working directory.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use super::Overlay;
+use super::rootfs::{Call, CallFailed};
+
+/// Linux 6.7 was the first with `lowerdir+`.
+const LAYERS_APART: (u32, u32) = (6, 7);
+
+/// Whether [`by_parts`] works. Told by the kernel's release and not by trying: an older kernel would write an
+/// error to its log at every start.
+pub(super) fn takes_layers_apart() -> bool {
+    release(&rustix::system::uname().release().to_string_lossy()) >= LAYERS_APART
+}
+
+/// The first two numbers of `uname -r`.
+fn release(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// A detached overlay, layers named one by one: their number and the length of their paths do not matter.
+pub(super) fn by_parts(overlay: &Overlay) -> Result<OwnedFd, CallFailed> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call("fsopen")?;
+    rustix::mount::fsconfig_set_string(&context, "source", "overlay").call("fsconfig")?;
+    for layer in &overlay.lower {
+        rustix::mount::fsconfig_set_string(&context, "lowerdir+", layer).call("fsconfig")?;
+    }
+    rustix::mount::fsconfig_set_string(&context, "upperdir", &overlay.upper).call("fsconfig")?;
+    rustix::mount::fsconfig_set_string(&context, "workdir", &overlay.work).call("fsconfig")?;
+    if overlay.volatile {
+        rustix::mount::fsconfig_set_flag(&context, "volatile").call("fsconfig")?;
+    }
+    rustix::mount::fsconfig_create(&context).call("fsconfig")?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).call("fsmount")
+}
+
+/// Bytes of options that mount(2) takes; it cuts off what is longer.
+const OPTIONS_LIMIT: usize = 4095;
+
+/// The old way, mounted where it belongs: all options in one string. Fifty layers fill it; beyond that they are
+/// named by the numbers of descriptors, relative to `/proc/self/fd`.
+pub(super) fn mount_by_options(overlay: &Overlay) -> Result<()> {
+    let text = |path: &Path| path.display().to_string();
+    let options = |lower: Vec<String>, upper: String, work: String| {
+        let volatile = if overlay.volatile { ",volatile" } else { "" };
+        format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", lower.join(":"))
+    };
+    let mut joined =
+        options(overlay.lower.iter().map(|layer| text(layer)).collect(), text(&overlay.upper), text(&overlay.work));
+    let mut held = Vec::new();
+    if joined.len() > OPTIONS_LIMIT {
+        let mut number = |path: &Path| -> Result<String> {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let file = rustix::fs::open(path, flags, Mode::empty())
+                .call("open")
+                .with_context(|| format!("open layer {}", path.display()))?;
+            let number = file.as_raw_fd().to_string();
+            held.push(file);
+            Ok(number)
+        };
+        let lower = overlay.lower.iter().map(|layer| number(layer)).collect::<Result<_>>()?;
+        joined = options(lower, number(&overlay.upper)?, number(&overlay.work)?);
+        rustix::process::chdir("/proc/self/fd").call("chdir")?;
+    }
+    let options = CString::new(joined).context("a layer path holds a zero byte")?;
+    let target = overlay.base.join(&overlay.merged);
+    rustix::mount::mount("overlay", &target, "overlay", rustix::mount::MountFlags::empty(), options.as_c_str())
+        .call("mount")
+        .context("mount overlay")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        for (text, expected) in [
+            ("6.1.0-56-cloud-amd64", (6, 1)),
+            ("6.18.44-fc-v669", (6, 18)),
+            ("7.0-rc1", (7, 0)),
+            ("5.14.0-427.el9.x86_64", (5, 14)),
+            ("strange", (0, 0)),
+        ] {
+            assert_eq!(release(text), expected, "{text}");
+        }
+        assert!(release("6.18.0") > LAYERS_APART && release("6.6.9") < LAYERS_APART);
+    }
+}
