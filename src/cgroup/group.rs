@@ -155,7 +155,7 @@ impl Group {
             bail!("find the cgroup of {pid}: {} is not below {}", path.display(), member.path.display());
         }
         let members = vec![Member { path, ..member.clone() }];
-        Group { mode: self.mode, members }.v2_dir_fd()
+        Group { mode: self.mode, members, scope: None }.v2_dir_fd()
     }
 
     /// The directory that `controller` (`memory`, `freezer`, …) is controlled in; in v2 the only one.

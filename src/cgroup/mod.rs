@@ -9,7 +9,6 @@
 //! The parent `mydocker` is made on demand and stays, like Docker's own: making it anew for each container would
 //! double the work. [`Cgroups::remove_parent`] takes it away when nothing runs.
 
-mod dbus;
 mod devices;
 mod freezer;
 mod group;

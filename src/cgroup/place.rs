@@ -39,9 +39,11 @@ impl Place {
         check_id(id)?;
         // A name such as `ci.slice` is meant for systemd, who would not know of a directory that we make.
         if parent.ends_with(".slice") && !parent.contains('/') {
-            return Err(Failure::usage(format!("cgroup-parent for cgroupfs driver is a path, and {parent} is a slice"))
-                .with_hint(format!("add --cgroup-driver systemd, or write /{parent} if a directory is meant"))
-                .into());
+            return Err(Failure::usage(format!(
+                "cgroup-parent for cgroupfs driver is a path, and {parent} is a slice"
+            ))
+            .with_hint(format!("add --cgroup-driver systemd, or write /{parent} if a directory is meant"))
+            .into());
         }
         let mut path = PathBuf::new();
         for part in Path::new(if parent.is_empty() { PARENT } else { parent }).components() {

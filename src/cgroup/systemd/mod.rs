@@ -6,15 +6,17 @@
 //! [`start_scope`] and [`set_limits`], beside our own writing of them ([`super::Group::apply`]), which also knows
 //! those that it has no words for.
 
+mod dbus;
+mod properties;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use oci_spec::runtime::LinuxResources;
 
-use super::dbus::{Body, CallError, Connection, Message, Method, Value};
-use super::limits::weight_of_shares;
+use self::dbus::{Body, CallError, Connection, Message, Method};
+use super::Mode;
 use super::place::Unit;
-use super::{Mode, limits};
 use crate::error::Failure;
 
 /// systemd's own socket, for root: needs no bus, so that it is there early, late and on small systems.
@@ -23,8 +25,6 @@ const PRIVATE: &str = "/run/systemd/private";
 const BUS: &str = "/run/dbus/system_bus_socket";
 /// Times that a scope is asked for while one of that name is on its way out.
 const TRIES: usize = 3;
-/// What systemd writes for "no limit".
-const INFINITY: u64 = u64::MAX;
 
 /// A scope to be made.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub fn start_scope(scope: &Scope<'_>) -> Result<()> {
         let mut body = Body::default();
         body.text(&scope.unit.name);
         body.text("fail");
-        body.properties(&properties(scope)?);
+        body.properties(&properties::of_scope(scope)?);
         // No auxiliary units.
         body.array(8, |_| ());
         for _ in 1..TRIES {
@@ -96,7 +96,7 @@ pub fn set_limits(unit: &Unit, limits: &LinuxResources, mode: Mode) -> Result<()
     body.text(&unit.name);
     // Runtime: not to be kept over a reboot.
     body.boolean(true);
-    body.properties(&limit_properties(limits, mode)?);
+    body.properties(&properties::of_limits(limits, mode)?);
     let result = Systemd::connect().and_then(|mut systemd| systemd.call("SetUnitProperties", "sba(sv)", &body));
     result.map(drop).with_context(|| format!("set limits of scope {}", unit.name))
 }
@@ -229,104 +229,16 @@ fn is_named(error: &anyhow::Error, name: &str) -> bool {
     refusal.is_some_and(|refusal| refusal.name.rsplit('.').next() == Some(name))
 }
 
-type Property = (&'static str, Value);
-
-fn properties(scope: &Scope<'_>) -> Result<Vec<Property>> {
-    let pid = u32::try_from(scope.pid).context("no process id")?;
-    let io = if scope.mode == Mode::V2 { "IOAccounting" } else { "BlockIOAccounting" };
-    let mut list = vec![
-        ("Description", Value::Text(scope.description.clone())),
-        ("Slice", Value::Text(scope.unit.slice.clone())),
-        ("PIDs", Value::Numbers(vec![pid])),
-        ("Delegate", Value::Boolean(true)),
-        // Nobody is to be ordered before or after a container; whoever shuts the host down ends it with the rest.
-        ("DefaultDependencies", Value::Boolean(false)),
-        // Forgotten when it ends, however it does.
-        ("CollectMode", Value::Text("inactive-or-failed".into())),
-        ("MemoryAccounting", Value::Boolean(true)),
-        ("CPUAccounting", Value::Boolean(true)),
-        ("TasksAccounting", Value::Boolean(true)),
-        (io, Value::Boolean(true)),
-    ];
-    list.extend(limit_properties(scope.limits, scope.mode)?);
-    Ok(list)
-}
-
-/// The limits that systemd would otherwise undo, in its words (systemd.resource-control(5)).
-fn limit_properties(resources: &LinuxResources, mode: Mode) -> Result<Vec<Property>> {
-    let unified = mode == Mode::V2;
-    let mut list = Vec::new();
-    let given = |value: Option<i64>| value.filter(|value| *value != 0);
-    // -1 and the like: no limit.
-    let bytes = |value: i64| Value::Number(u64::try_from(value).unwrap_or(INFINITY));
-    if let Some(memory) = resources.memory() {
-        let limit = given(memory.limit());
-        if let Some(limit) = limit {
-            list.push((if unified { "MemoryMax" } else { "MemoryLimit" }, bytes(limit)));
-        }
-        if unified {
-            list.extend(given(memory.reservation()).map(|low| ("MemoryLow", bytes(low))));
-            let swap = given(memory.swap()).map(|swap| limits::swap_alone(swap, limit));
-            list.extend(swap.map(|swap| ("MemorySwapMax", swap.map_or(Value::Number(INFINITY), bytes))));
-        }
-    }
-    if let Some(cpu) = resources.cpu() {
-        if let Some(shares) = cpu.shares().filter(|shares| *shares > 0) {
-            list.push(match unified {
-                true => ("CPUWeight", Value::Number(weight_of_shares(shares))),
-                false => ("CPUShares", Value::Number(shares)),
-            });
-        }
-        let period = cpu.period().filter(|period| *period > 0);
-        if let Some(period) = period {
-            list.push(("CPUQuotaPeriodUSec", Value::Number(period)));
-        }
-        if let Some(quota) = given(cpu.quota()) {
-            // Microseconds of every second.
-            let share = |quota| u64::try_from(u128::from(quota) * 1_000_000 / u128::from(period.unwrap_or(100_000)));
-            let share = u64::try_from(quota).ok().and_then(|quota: u64| share(quota).ok());
-            list.push(("CPUQuotaPerSecUSec", Value::Number(share.unwrap_or(INFINITY))));
-        }
-        if unified {
-            for (name, text) in [("AllowedCPUs", cpu.cpus()), ("AllowedMemoryNodes", cpu.mems())] {
-                if let Some(text) = text.as_ref().filter(|text| !text.is_empty()) {
-                    list.push((name, Value::Bytes(bitmap(text).with_context(|| format!("read the set {text}"))?)));
-                }
-            }
-        }
-    }
-    // Without a word systemd has a limit of its own (DefaultTasksMax=).
-    let tasks = resources.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit > 0);
-    list.push(("TasksMax", bytes(tasks.unwrap_or(-1))));
-    if let Some(weight) = resources.block_io().as_ref().and_then(|block| block.weight()).filter(|weight| *weight > 0) {
-        list.push(match unified {
-            true => ("IOWeight", Value::Number(limits::io_weight(weight))),
-            false => ("BlockIOWeight", Value::Number(u64::from(weight))),
-        });
-    }
-    Ok(list)
-}
-
-/// A list of numbers (`0-2,5`) as systemd takes it: number n is bit n % 8 of byte n / 8.
-fn bitmap(list: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for part in list.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        // The kernel's own bound on processors is 8192.
-        if last >= 8192 {
-            return None;
-        }
-        for number in first..=last {
-            if bytes.len() <= number / 8 {
-                bytes.resize(number / 8 + 1, 0);
-            }
-            bytes[number / 8] |= 1_u8 << (number % 8);
-        }
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
-#[path = "systemd_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_apart_by_their_names() {
+        let name = "org.freedesktop.systemd1.NoSuchUnit".to_owned();
+        let error = explain("StopUnit", CallError::Refused { name, text: "Unit x not loaded.".into() });
+        assert!(is_named(&error, "NoSuchUnit"));
+        assert!(!is_named(&error, "UnitExists"));
+        assert_eq!(error.to_string(), "StopUnit: Unit x not loaded. (org.freedesktop.systemd1.NoSuchUnit)");
+    }
+}

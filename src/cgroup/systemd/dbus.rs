@@ -1,6 +1,7 @@
 //! As much of D-Bus as asking systemd for a scope takes: method calls, their answers and signals, over a blocking
 //! socket. Source: the D-Bus specification (dbus.freedesktop.org), "Type system", "Message protocol",
-//! "Authentication protocol". Why not a library: `docs/cgroups.md`, "The systemd driver".
+//! "Authentication protocol". Why not a library: `docs/cgroups.md`, "The systemd
+//! driver".
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -57,6 +58,8 @@ pub(super) enum Value {
     Bytes(Vec<u8>),
     /// An array of 32-bit numbers.
     Numbers(Vec<u32>),
+    /// An array of two strings each.
+    Pairs(Vec<(String, String)>),
 }
 
 /// Marshals what a message holds, little-endian. Each basic type is aligned to its size, counted from the start.
@@ -133,6 +136,16 @@ impl Body {
             Value::Numbers(values) => {
                 self.signature("au");
                 self.array(4, |body| values.iter().for_each(|value| body.number32(*value)));
+            }
+            Value::Pairs(pairs) => {
+                self.signature("a(ss)");
+                self.array(8, |body| {
+                    for (first, second) in pairs {
+                        body.align(8);
+                        body.text(first);
+                        body.text(second);
+                    }
+                });
             }
         }
     }

@@ -1,6 +1,9 @@
 //! Limits in systemd's words. The conversation itself is tested where systemd runs: `tests/e2e/systemd.rs`.
 
-use oci_spec::runtime::{LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPids, LinuxResourcesBuilder};
+use oci_spec::runtime::{
+    LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxPids,
+    LinuxResourcesBuilder,
+};
 
 use super::*;
 
@@ -22,7 +25,7 @@ fn everything() -> LinuxResources {
 fn limits_in_systemds_words() {
     let number = Value::Number;
     assert_eq!(
-        limit_properties(&everything(), Mode::V2).unwrap(),
+        of_limits(&everything(), Mode::V2).unwrap(),
         [
             ("MemoryMax", number(64 << 20)),
             ("MemoryLow", number(32 << 20)),
@@ -37,7 +40,7 @@ fn limits_in_systemds_words() {
         ]
     );
     assert_eq!(
-        limit_properties(&everything(), Mode::Hybrid).unwrap(),
+        of_limits(&everything(), Mode::Hybrid).unwrap(),
         [
             ("MemoryLimit", number(64 << 20)),
             ("CPUShares", number(512)),
@@ -52,14 +55,14 @@ fn limits_in_systemds_words() {
 #[test]
 fn no_limit_is_no_limit() {
     assert_eq!(
-        limit_properties(&LinuxResources::default(), Mode::V2).unwrap(),
+        of_limits(&LinuxResources::default(), Mode::V2).unwrap(),
         [("TasksMax", Value::Number(INFINITY))],
         "systemd's own limit of tasks would hold otherwise"
     );
     let memory = LinuxMemoryBuilder::default().limit(64i64 << 20).swap(-1i64).build().unwrap();
     let cpu = LinuxCpuBuilder::default().quota(-1i64).build().unwrap();
     let resources = LinuxResourcesBuilder::default().memory(memory).cpu(cpu).build().unwrap();
-    let list = limit_properties(&resources, Mode::V2).unwrap();
+    let list = of_limits(&resources, Mode::V2).unwrap();
     assert!(list.contains(&("MemorySwapMax", Value::Number(INFINITY))), "{list:?}");
     assert!(list.contains(&("CPUQuotaPerSecUSec", Value::Number(INFINITY))), "{list:?}");
 }
@@ -73,12 +76,32 @@ fn sets_as_bits() {
 }
 
 #[test]
-fn refusals_are_told_apart_by_their_names() {
-    let error = explain(
-        "StopUnit",
-        CallError::Refused { name: "org.freedesktop.systemd1.NoSuchUnit".into(), text: "Unit x not loaded.".into() },
-    );
-    assert!(is_named(&error, "NoSuchUnit"));
-    assert!(!is_named(&error, "UnitExists"));
-    assert_eq!(error.to_string(), "StopUnit: Unit x not loaded. (org.freedesktop.systemd1.NoSuchUnit)");
+fn devices_are_systemds_business_in_v1() {
+    let rule = |line: &str| {
+        let words: Vec<&str> = line.split([' ', ':']).collect();
+        let number = |word: &str| word.parse().unwrap_or(-1);
+        let kind = match words[1] {
+            "a" => LinuxDeviceType::A,
+            "b" => LinuxDeviceType::B,
+            _ => LinuxDeviceType::C,
+        };
+        let rule = LinuxDeviceCgroupBuilder::default().allow(words[0] == "allow").typ(kind).access(words[4]);
+        rule.major(number(words[2])).minor(number(words[3])).build().unwrap()
+    };
+    let of = |lines: &[&str]| of_devices(&lines.iter().map(|line| rule(line)).collect::<Vec<_>>());
+    let strict = |allowed: &[(&str, &str)]| {
+        let pairs = allowed.iter().map(|(path, access)| ((*path).to_owned(), (*access).to_owned())).collect();
+        vec![("DevicePolicy", Value::Text("strict".into())), ("DeviceAllow", Value::Pairs(pairs))]
+    };
+    let usual = ["deny a *:* rwm", "allow c *:* m", "allow c 1:3 rwm", "allow b 8:0 r", "allow c 1:* rw"];
+    let expected = [("char-*", "m"), ("/dev/char/1:3", "rwm"), ("/dev/block/8:0", "r"), ("char-mem", "rw")];
+    assert_eq!(of(&usual), strict(&expected));
+    // Rules without a base deny what they do not speak of.
+    assert_eq!(of(&["allow c 1:3 rwm"]), strict(&[("/dev/char/1:3", "rwm")]));
+    // No restriction at all.
+    assert_eq!(of(&[]), []);
+    assert_eq!(of(&["deny a *:* rwm", "allow a *:* rwm"]), []);
+    // What cannot be said must not open anything.
+    assert_eq!(of(&["deny a *:* rwm", "allow c *:* rwm", "deny c 1:1 r"]), strict(&[]));
+    assert_eq!(of(&["allow a *:* rwm", "deny b *:* rwm"]), strict(&[]));
 }
