@@ -78,7 +78,6 @@ impl Group {
                 io: source("io", &["io.stat"]),
                 tasks: source("pids", &["pids.current"]),
                 format: &V2,
-                text: Vec::new(),
             },
             Mode::V1 | Mode::Hybrid => Meter {
                 cpu: source("cpuacct", &["cpuacct.usage"]),
@@ -89,7 +88,6 @@ impl Group {
                 io: source("blkio", &["blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_service_bytes"]),
                 tasks: source("pids", &["pids.current"]),
                 format: &V1,
-                text: Vec::new(),
             },
         }
     }
@@ -105,7 +103,6 @@ pub struct Meter {
     io: Source,
     tasks: Source,
     format: &'static Format,
-    text: Vec<u8>,
 }
 
 impl Meter {
@@ -114,7 +111,7 @@ impl Meter {
     /// # Errors
     /// The file exists and cannot be read.
     pub fn cpu(&mut self) -> Result<Option<u64>> {
-        Ok(self.cpu.read(&mut self.text)?.map(|text| (self.format.cpu)(text)))
+        Ok(self.cpu.read(&mut buffer())?.map(self.format.cpu))
     }
 
     /// Everything. `None` when the group is gone, which is how containers end between two readings.
@@ -122,7 +119,9 @@ impl Meter {
     /// # Errors
     /// A file exists and cannot be read.
     pub fn usage(&mut self) -> Result<Option<Usage>> {
-        let Meter { cpu, memory, memory_parts, memory_limit, io, tasks, format, text } = self;
+        let Meter { cpu, memory, memory_parts, memory_limit, io, tasks, format } = self;
+        // One for all, and for all groups the same memory again: that of each would have to come from far away.
+        let text = &mut buffer();
         let Some(cpu) = cpu.read(text)?.map(format.cpu) else { return Ok(None) };
         let Some(memory) = memory.read(text)?.map(number) else { return Ok(None) };
         let Some(inactive_file) = memory_parts.read(text)?.map(format.inactive_file) else { return Ok(None) };
@@ -143,7 +142,7 @@ struct Source {
 
 impl Source {
     /// The file's text; empty when its controller is not there, `None` when its group is gone.
-    fn read<'a>(&mut self, text: &'a mut Vec<u8>) -> Result<Option<&'a str>> {
+    fn read<'a>(&mut self, buffer: &'a mut Vec<u8>) -> Result<Option<&'a str>> {
         if self.file.is_none() {
             let mut opened = Err(io::Error::from(ErrorKind::NotFound));
             for path in &self.paths {
@@ -162,12 +161,12 @@ impl Source {
             };
         }
         let Some(file) = &self.file else { return Ok(None) };
-        let result = read_whole(file, text);
+        let result = read_whole(file, buffer);
         if self.descriptors == Descriptors::Release {
             self.file = None;
         }
         match result {
-            Ok(()) => Ok(Some(str::from_utf8(text).unwrap_or_default())),
+            Ok(length) => Ok(Some(buffer.get(..length).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default())),
             // kernfs: the file's group has been removed.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             // Some files of v2 do not answer in a threaded group.
@@ -181,19 +180,20 @@ impl Source {
     }
 }
 
-/// Reads from the start, in one go: cgroupfs makes a file's text anew for each reading that begins there.
-fn read_whole(file: &File, text: &mut Vec<u8>) -> io::Result<()> {
-    text.resize(text.capacity().max(4096), 0);
+/// Room for most texts.
+fn buffer() -> Vec<u8> {
+    vec![0; 4096]
+}
+
+/// Reads from the start, in one go: cgroupfs makes a file's text anew for each reading that begins there. The length
+/// of the text; the buffer grows when it has to.
+fn read_whole(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
     loop {
-        let count = match file.read_at(text, 0) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            result => result?,
-        };
-        if count < text.len() {
-            text.truncate(count);
-            return Ok(());
+        match file.read_at(buffer, 0) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(length) if length == buffer.len() => buffer.resize(length * 2, 0),
+            result => return result,
         }
-        text.resize(text.len() * 2, 0);
     }
 }
 

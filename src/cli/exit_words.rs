@@ -99,7 +99,10 @@ fn succeeded(end: &End) -> String {
 
 fn of_signal(end: &End, number: i32, signal: &str, name: &str) -> (String, Option<String>) {
     let sent = |wanted: i32| end.signals.as_ref().is_some_and(|sent| sent.iter().any(|signal| signal.number == wanted));
-    let first = format!("ended by {signal} (signal {number})");
+    // Nobody but the host can end a container's first process by SIGKILL; most other signals it is
+    // shielded from, so that their codes come from a shell in it, of the program that it ran last.
+    let what = if number == KILL && sent(KILL) { "it" } else { "it, or the last program that it ran," };
+    let first = format!("{what} was ended by {signal} (signal {number})");
     if number == KILL && end.stopped && sent(KILL) {
         let message = format!(
             "{first}: it did not end when it was told to, so mydocker stop killed it after the time it was given"
@@ -246,12 +249,17 @@ mod tests {
         let not_handled = killed(9, "SIGKILL", &[15, 9], true);
         assert!(not_handled.contains("it did not end when it was told to"), "{not_handled}");
         assert!(not_handled.contains("mydocker stop -t SECONDS web"), "{not_handled}");
-        assert_eq!(killed(15, "SIGTERM", &[15], true), "ended by SIGTERM (signal 15), sent by mydocker stop|");
-        assert!(killed(9, "SIGKILL", &[9], false).contains("sent by mydocker (kill"));
+        assert_eq!(
+            killed(15, "SIGTERM", &[15], true),
+            "it, or the last program that it ran, was ended by SIGTERM (signal 15), sent by mydocker stop|"
+        );
+        assert!(
+            killed(9, "SIGKILL", &[9], false).starts_with("it was ended by SIGKILL (signal 9), sent by mydocker (kill")
+        );
         let foreign = killed(9, "SIGKILL", &[], false);
         assert!(foreign.contains("which mydocker did not send") && foreign.contains("dmesg"), "{foreign}");
         let fault = killed(11, "SIGSEGV", &[15], false);
-        assert!(fault.starts_with("ended by SIGSEGV (signal 11): it used memory"), "{fault}");
+        assert!(fault.contains("was ended by SIGSEGV (signal 11): it used memory"), "{fault}");
     }
 
     #[test]

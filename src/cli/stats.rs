@@ -56,6 +56,7 @@ const TABLE: &str =
     "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}";
 
 fn stats(session: &Session, matches: &ArgMatches) -> Result<i32> {
+    let once = spec::is_set(matches, "no-stream");
     let request = StatsRequest { containers: spec::operands(matches), all: spec::is_set(matches, "all") };
     let format = Format::parse(spec::text(matches, "format").as_deref(), TABLE);
     let shorten = !spec::is_set(matches, "no-trunc");
@@ -76,7 +77,7 @@ fn stats(session: &Session, matches: &ArgMatches) -> Result<i32> {
         next = Instant::now() + INTERVAL;
         let rows: Vec<Row> = round.containers.iter().map(|container| row(container, shorten)).collect();
         let text = template::render(&format, HEADERS, &rows)?;
-        if spec::is_set(matches, "no-stream") {
+        if once {
             output::print(&text)?;
         } else {
             screen::show(&text)?;
@@ -84,7 +85,7 @@ fn stats(session: &Session, matches: &ArgMatches) -> Result<i32> {
         for problem in &round.problems {
             output::fail(problem, "", Codes::Plain);
         }
-        if spec::is_set(matches, "no-stream") {
+        if once {
             return Ok(0);
         }
     }

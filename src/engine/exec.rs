@@ -33,7 +33,13 @@ impl Engine {
     /// detach keys were typed).
     pub fn exec(&self, reference: &str, request: &ExecRequest) -> Result<i32> {
         let id = handle::find(self.layout(), reference)?;
-        let record = handle::load(self.layout(), &id)?;
+        let mut record = handle::load(self.layout(), &id)?;
+        if record.state.status == Status::Starting {
+            // Not to be entered halfway: it may still have the host's root. Whoever starts it holds the
+            // lock until it runs.
+            let container = self.lock_settled(&id)?;
+            record = container.map(|container| container.record()).ok_or_else(|| not_running(&record))?;
+        }
         let target = open_target(&record, reference)?;
         let group = resources::group(&Cgroups::detect()?, &record.config)?;
         let plan = exec_plan(&record, &group, request)?;

@@ -66,6 +66,12 @@ pub fn main() -> i32 {
     125
 }
 
+/// Device and inode number of this process's root directory.
+fn root_identity() -> Result<(u64, u64)> {
+    let found = rustix::fs::stat("/").call("stat").context("inspect the root directory")?;
+    Ok((found.st_dev, found.st_ino))
+}
+
 /// The whole plan, or `None` when the parent died while writing it.
 fn read_plan() -> Option<InitPlan> {
     let mut text = Vec::new();
@@ -100,13 +106,21 @@ impl Init {
             }
             Step::EnterContainer { namespaces } => {
                 let target = fd::inherited(TARGET_DESCRIPTOR)?;
+                let outside = root_identity()?;
                 process::enter_namespaces(target.as_fd(), *namespaces)
                     .call("setns")
                     .context("enter the container's namespaces")?;
+                // setns(2) on a mount namespace moves root and working directory to its root. In a
+                // container whose init has not come far yet that is still the host's.
+                if root_identity()? == outside {
+                    return Err(Failure::conflict(
+                        "the container has no root file system of its own yet: it is being started",
+                    )
+                    .into());
+                }
                 if namespaces & libc::CLONE_NEWPID != 0 {
                     self.move_inside().context("move into the container's PID namespace")?;
                 }
-                // setns(2) on a mount namespace moves root and working directory to its root.
                 self.root = Some(Root::open("/".as_ref())?);
             }
             Step::NewSession => {

@@ -276,7 +276,7 @@ def execs(table, subjects, rounds):
 
 def hundred(table, engines, count):
     """run -d, ps and rm -f with many containers; in turns by engine, not by container."""
-    detached, total, first, last, listing, removal, memory = {}, {}, {}, {}, {}, {}, {}
+    detached, total, first, last, listing, removal, memory, watching = {}, {}, {}, {}, {}, {}, {}, {}
     alone = interleaved(engines, lambda engine, number: engine.run_detached(f"alone{number}"), 10, QUIET)
     for engine in engines:
         engine.close()
@@ -289,6 +289,7 @@ def hundred(table, engines, count):
         listing[engine.name] = statistics.median(spawn(engine.argv("ps")) for _ in range(11)) * 1000
         if engine.name == "mydocker":
             memory[engine.name] = shim_memory()
+            watching[engine.name] = stats_round(engine.argv("stats"))
         names, engine.made = list(engine.made), []
         removal[engine.name] = spawn(engine.remove(names))
     table.add("run -d, isolated", alone, "≤ run --rm true")
@@ -298,8 +299,29 @@ def hundred(table, engines, count):
     table.add("… the last ten", last, "as the first")
     table.add(f"ps, {count} running", listing, "< 5")
     table.add(f"rm -f of {count}", removal, "< 0.5 s", "s")
+    if watching:
+        table.add(f"stats, CPU of a round, {count} running", watching, "< 5")
     if memory:
         table.add("shim, PSS", memory, "≤ 450, aim 250", "KiB", 0)
+
+
+def stats_round(argv):
+    """Milliseconds of CPU that live `stats` takes from one table to the next, opening left out."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+
+        def table_shown():
+            while not process.stdout.readline().startswith(b"CONTAINER ID"):
+                pass
+            with open(f"/proc/{process.pid}/schedstat", encoding="ascii") as file:
+                return int(file.read().split()[0]) / 1e6
+
+        table_shown()
+        begin, rounds = table_shown(), 5
+        for _ in range(rounds):
+            end = table_shown()
+        process.terminate()
+        process.stdout.read()
+    return (end - begin) / rounds
 
 
 def shim_memory():

@@ -93,6 +93,41 @@ fn killed_at_each_step_of_init() {
 }
 
 #[test]
+fn a_shim_killed_at_each_step_of_a_restart() {
+    ours_only!("kills our own process");
+    let sandbox = Sandbox::new();
+    let mut kills = 0;
+    for call in ["flock", "renameat2", "unlink", "mkdir", "rmdir", "clone3", "sendmsg"] {
+        for nth in 1.. {
+            let name = sandbox.name(&format!("{call}{nth}"));
+            let command = "while ! [ -e /go ]; do sleep 0.02; done; exit 3";
+            let policy = ["run", "-d", "--name", &name, "--restart", "on-failure:1"];
+            sandbox.ok(policy.into_iter().chain(["busybox", "sh", "-c", command]));
+            let shim = processes::shim_of(&name).unwrap().as_raw_nonzero();
+            // The shim alone, and from now on: the end of a run, a restart, the end of the next.
+            let inject = format!("-e trace={call} -e inject={call}:signal=SIGKILL:when={nth}");
+            let trace = sandbox.path("trace");
+            let script = format!("exec strace -p {shim} -o {} {inject} 2>&1", trace.display());
+            let mut strace = sandbox.with_shell(&script, [] as [&str; 0]).start();
+            strace.expect("attached");
+            sandbox.ok(["exec", &name, "touch", "/go"]);
+            strace.finish();
+            let what = format!("{call} #{nth}");
+            eventually(&format!("{what}: it is down"), || {
+                sandbox.field(&name, "{{.State.Status}} {{.State.Restarting}}") == "exited false"
+            });
+            heals(&sandbox, &name, &what);
+            if !fs::read_to_string(&trace).unwrap().contains("killed by SIGKILL") {
+                // There is no such call: this container ran like any other.
+                break;
+            }
+            kills += 1;
+        }
+    }
+    assert!(kills > 15, "only {kills} kills: strace did not do its work");
+}
+
+#[test]
 fn the_container_outlives_its_command_line() {
     ours_only!("kills our own processes");
     let sandbox = Sandbox::new();

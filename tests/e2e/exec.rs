@@ -1,6 +1,9 @@
 //! `exec`.
 
-use crate::support::{Sandbox, against_docker, eventually};
+use rustix::process::{Signal, kill_process};
+
+use crate::ours_only;
+use crate::support::{Sandbox, against_docker, eventually, processes};
 
 #[test]
 fn output_and_exit_code_are_the_commands() {
@@ -37,6 +40,35 @@ fn containers_that_do_not_run_or_exist() {
     s.fails(1, ["exec", "no-such-container", "true"]).says("No such container: no-such-container");
     s.ok(["run", "--name", &name, "busybox", "true"]);
     s.fails(1, ["exec", &name, "true"]).says("is not running");
+}
+
+#[test]
+fn a_container_that_is_being_started_is_not_entered_before_it_has_its_root() {
+    ours_only!("stops our own process halfway");
+    let s = Sandbox::new();
+    // Exists outside, and must never be seen by a command inside.
+    let outside = s.host_file("outside", "");
+    for kill_shim in [false, true] {
+        let name = s.name(&format!("c{kill_shim}"));
+        // init waits before it leaves the host's root behind.
+        let delay =
+            "exec strace -f -q -o /dev/null -e trace=pivot_root -e inject=pivot_root:delay_enter=2000000 \"$@\"";
+        let start =
+            s.with_shell(delay, ["run", "-d", "--name", &name, "busybox", "sh", "-c", "while :; do sleep 0.05; done"]);
+        let start = start.start();
+        eventually("init is recorded", || {
+            let output = s.run(["inspect", "--format", "{{.State.Pid}}", &name]);
+            output.code == 0 && output.out() != "0"
+        });
+        if kill_shim {
+            kill_process(processes::shim_of(&name).unwrap(), Signal::KILL).unwrap();
+        }
+        let output = s.run(["exec", &name, "test", "-e", &outside]).code(1);
+        assert_eq!(output.err().contains("no root file system of its own yet"), kill_shim, "{output}");
+        s.ok(["rm", "-f", &name]);
+        // strace follows the container to its end.
+        start.finish();
+    }
 }
 
 #[test]

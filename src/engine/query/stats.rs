@@ -5,15 +5,15 @@
 //! a handle on each first process. What is left is a read of half a microsecond per number.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, statat};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 
 use super::host;
@@ -96,7 +96,7 @@ impl Reading {
 pub struct Round {
     /// As they were asked for, else newest first.
     pub containers: Vec<ContainerStats>,
-    /// What could not be read; each is told once.
+    /// What could not be read; a record that is damaged is told of once.
     pub problems: Vec<anyhow::Error>,
 }
 
@@ -241,9 +241,11 @@ impl Monitor {
             Some(named) => named.iter().map(|(_, id)| id.clone()).collect(),
             None => handle::ids(&self.engine.layout)?,
         };
+        let directory = self.engine.layout.containers();
+        let containers = File::open(&directory).with_context(|| format!("list {}", directory.display()))?;
         let mut held = self.known.values().filter(|known| known.is_held()).count();
         for id in ids {
-            let stamp = changed(&fs::metadata(self.engine.layout.container(&id)));
+            let stamp = changed(&containers, &id);
             let known = self.known.get(&id);
             if stamp.is_some() && known.is_some_and(|known| known.stamp == stamp) {
                 self.known.entry(id).and_modify(|known| known.met = self.round);
@@ -387,16 +389,16 @@ fn cpu_percent(before: Sample, now: Sample) -> f64 {
     now.cpu.saturating_sub(before.cpu) as f64 / elapsed.as_nanos() as f64 * 100.0
 }
 
-/// When a directory was last changed, in time since 1970. `None` when that may yet stand for a change to come: the
+/// When a container's directory was last changed, in time since 1970. `None` when that may yet stand for a change to come: the
 /// kernel's file times are as coarse as its clock's interrupts.
-fn changed(metadata: &std::io::Result<fs::Metadata>) -> Option<Duration> {
-    let metadata = match metadata {
-        Ok(metadata) => metadata,
+fn changed(containers: &File, id: &ContainerId) -> Option<Duration> {
+    let stat = match statat(containers, id.as_str(), AtFlags::empty()) {
+        Ok(stat) => stat,
         // It stays gone.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Some(Duration::ZERO),
+        Err(Errno::NOENT) => return Some(Duration::ZERO),
         Err(_) => return None,
     };
-    let changed = Duration::new(u64::try_from(metadata.mtime()).ok()?, u32::try_from(metadata.mtime_nsec()).ok()?);
+    let changed = Duration::new(u64::try_from(stat.st_mtime).ok()?, u32::try_from(stat.st_mtime_nsec).ok()?);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     (now.checked_sub(changed)? > COARSE).then_some(changed)
 }
@@ -427,14 +429,19 @@ mod tests {
 
     #[test]
     fn a_directory_that_has_just_changed_is_looked_at_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let stamp = || changed(&fs::metadata(directory.path()));
+        let root = tempfile::tempdir().unwrap();
+        let containers = File::open(root.path()).unwrap();
+        let id = ContainerId::random().unwrap();
+        let directory = root.path().join(id.as_str());
+        std::fs::create_dir(&directory).unwrap();
+        let stamp = || changed(&containers, &id);
         assert_eq!(stamp(), None);
         std::thread::sleep(COARSE + Duration::from_millis(10));
         let first = stamp();
         assert!(first.is_some() && stamp() == first);
-        fs::write(directory.path().join("state.json"), "").unwrap();
+        std::fs::write(directory.join("state.json"), "").unwrap();
         assert_ne!(stamp(), first);
-        assert_eq!(changed(&fs::metadata(directory.path().join("none"))), Some(Duration::ZERO));
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(stamp(), Some(Duration::ZERO));
     }
 }

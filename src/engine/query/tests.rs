@@ -245,6 +245,35 @@ fn sizes_count_what_was_written() {
     assert_eq!((view.size_rw, view.size_root_fs), (Some(42), Some(1042)));
 }
 
+/// A container whose shim, which is this test, waits to start it again.
+fn restarting(code: i32) -> State {
+    let State { boot_id, init: shim, .. } = running();
+    State { status: Status::Restarting, boot_id, shim, restart_count: 2, ..exited(code) }
+}
+
+#[test]
+fn a_container_between_two_runs_is_dockers_restarting() {
+    let (_dir, engine) = fresh();
+    let policy = RestartPolicy::OnFailure { max_retries: 4 };
+    add(&engine, Config { restart: policy, ..config("web", 1) }, restarting(3));
+    let orphan = State { shim: None, ..restarting(3) };
+    add(&engine, Config { restart: RestartPolicy::Always, ..config("orphan", 2) }, orphan);
+    let view = engine.inspect("web").unwrap();
+    let state = &view.state;
+    assert_eq!((state.status.as_str(), state.running, state.restarting), ("restarting", true, true));
+    assert_eq!((state.pid, state.exit_code, view.restart_count), (0, 3, 2));
+    let shown = &view.host_config.restart_policy;
+    assert_eq!((shown.name.as_str(), shown.maximum_retry_count), ("on-failure", 4));
+    // Without a shim nobody will start it again.
+    let view = engine.inspect("orphan").unwrap();
+    assert_eq!((view.state.status.as_str(), view.state.running, view.state.exit_code), ("exited", false, 3));
+    assert_eq!(listed(&engine, false, None, &[]), "web");
+    assert_eq!(listed(&engine, true, None, &["status=restarting"]), "web");
+    assert_eq!(listed(&engine, true, None, &["exited=3"]), "orphan");
+    let info = engine.info().unwrap();
+    assert_eq!((info.containers_running, info.containers_stopped), (0, 2));
+}
+
 #[test]
 fn info_counts() {
     let (_dir, engine) = fresh();
