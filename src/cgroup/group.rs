@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, v2};
+use super::{Mode, systemd, v2};
 
 /// How long [`Group::kill_all`] goes on: enough for thousands of processes, not for ever with one that hangs in
 /// the kernel.
@@ -46,6 +46,9 @@ pub struct Group {
     pub mode: Mode,
     /// Its directories.
     pub members: Vec<Member>,
+    /// The scope of systemd's that they belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
 }
 
 /// What the container sees at `/sys/fs/cgroup`.
@@ -87,6 +90,11 @@ impl Group {
     pub fn existing(mut self) -> Group {
         self.members.retain(|member| member.path.is_dir());
         self
+    }
+
+    /// Whether systemd has removed the group because nobody was left in it. Never so for groups that are ours alone.
+    pub fn has_vanished(&self) -> bool {
+        self.scope.is_some() && self.directory("memory").is_some_and(|directory| !directory.exists())
     }
 
     /// The v1 files that a process of a single thread writes `0` to in order to join; none in v2.
@@ -147,7 +155,7 @@ impl Group {
             bail!("find the cgroup of {pid}: {} is not below {}", path.display(), member.path.display());
         }
         let members = vec![Member { path, ..member.clone() }];
-        Group { mode: self.mode, members }.v2_dir_fd()
+        Group { mode: self.mode, members, scope: None }.v2_dir_fd()
     }
 
     /// The directory that `controller` (`memory`, `freezer`, …) is controlled in; in v2 the only one.
@@ -200,6 +208,13 @@ impl Group {
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + REMOVE_TIME;
         let mut first = None;
+        // systemd removes its scopes' groups itself when they are empty. One that is still there must go through it:
+        // taken away under it, the unit would stay.
+        if let Some(scope) = &self.scope
+            && self.members.iter().any(|member| member.path.exists())
+        {
+            first = self.wait_until_empty(deadline).and_then(|()| systemd::stop_scope(scope)).err();
+        }
         for member in &self.members {
             if let Err(error) = remove_directory(&member.path, deadline) {
                 let inside = self.processes();
@@ -208,6 +223,22 @@ impl Group {
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// For whom the end of a scope is asked: whoever is still in it would be sent SIGTERM, and ninety seconds.
+    fn wait_until_empty(&self, deadline: Instant) -> Result<()> {
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let inside = self.processes();
+            if inside.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                bail!("remove {} (processes inside: {inside:?})", self.label());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
     }
 
     /// What to show the container of it at `/sys/fs/cgroup`. Hierarchies it has no group in are left out.

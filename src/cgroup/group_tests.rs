@@ -174,7 +174,7 @@ fn the_view_inside_has_the_hosts_names() {
     };
     let members =
         vec![member(&["cpu", "cpuacct"], "/sys/fs/cgroup/cpu,cpuacct"), member(&["memory"], "/sys/fs/cgroup/memory")];
-    let View::Directories { mounts, links } = (Group { mode: Mode::Hybrid, members }).own_view() else {
+    let View::Directories { mounts, links } = (Group { mode: Mode::Hybrid, members, scope: None }).own_view() else {
         panic!("not v1")
     };
     let names: Vec<_> = mounts.iter().map(|mount| mount.name.as_str()).collect();
@@ -183,7 +183,7 @@ fn the_view_inside_has_the_hosts_names() {
     assert_eq!(links, [("cpu", "cpu,cpuacct"), ("cpuacct", "cpu,cpuacct")]);
 
     let members = vec![member(&[], "/sys/fs/cgroup")];
-    let group = Group { mode: Mode::V2, members };
+    let group = Group { mode: Mode::V2, members, scope: None };
     assert_eq!(group.own_view(), View::Unified("/sys/fs/cgroup/mydocker/c1".into()));
     assert_eq!(group.join_files(), [] as [PathBuf; 0]);
 }

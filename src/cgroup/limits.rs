@@ -151,9 +151,7 @@ fn memory_v1(memory: &LinuxMemory, list: &mut Vec<Setting>) {
 fn memory_v2(memory: &LinuxMemory, list: &mut Vec<Setting>) {
     let limit = memory.limit().filter(|limit| *limit != 0);
     if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
-        // v2 counts swap alone.
-        let alone = if swap < 0 { None } else { Some((swap - limit.unwrap_or(0).max(0)).max(0)) };
-        list.push(Setting::new("memory", "swap limit", "memory.swap.max", or_max(alone)));
+        list.push(Setting::new("memory", "swap limit", "memory.swap.max", or_max(swap_alone(swap, limit))));
     }
     if let Some(limit) = limit {
         list.push(Setting::new("memory", "memory limit", "memory.max", or_max(Some(limit).filter(|limit| *limit > 0))));
@@ -161,6 +159,16 @@ fn memory_v2(memory: &LinuxMemory, list: &mut Vec<Setting>) {
     if let Some(low) = memory.reservation().filter(|low| *low != 0) {
         list.push(Setting::new("memory", "memory reservation", "memory.low", or_max(Some(low).filter(|low| *low > 0))));
     }
+}
+
+/// v2 counts swap alone; `None` is no limit.
+pub(super) fn swap_alone(swap: i64, limit: Option<i64>) -> Option<i64> {
+    (swap >= 0).then(|| (swap - limit.unwrap_or(0).max(0)).max(0))
+}
+
+/// A v1 weight of block I/O of 10 to 1000 as a v2 weight of 1 to 10000.
+pub(super) fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight.max(10)) - 10) * 9999 / 990
 }
 
 fn throttled(devices: &Option<Vec<LinuxThrottleDevice>>) -> impl Iterator<Item = &LinuxThrottleDevice> {
@@ -192,12 +200,11 @@ fn block_v1(block: &LinuxBlockIo, list: &mut Vec<Setting>) {
 }
 
 fn block_v2(block: &LinuxBlockIo, list: &mut Vec<Setting>) {
-    // BFQ's weight has v1's range; the generic one goes from 1 to 10000.
-    let scaled = |weight: u16| 1 + (u64::from(weight.max(10)) - 10) * 9999 / 990;
+    // BFQ's weight has v1's range.
     if let Some(weight) = block.weight().filter(|weight| *weight > 0) {
         let ways = vec![
             ("io.bfq.weight".to_owned(), weight.to_string()),
-            ("io.weight".to_owned(), format!("default {}", scaled(weight))),
+            ("io.weight".to_owned(), format!("default {}", io_weight(weight))),
         ];
         list.push(Setting { controller: "io", what: "block I/O weight", ways });
     }
@@ -205,7 +212,7 @@ fn block_v2(block: &LinuxBlockIo, list: &mut Vec<Setting>) {
         let (number, weight) = (format!("{}:{}", device.major(), device.minor()), device.weight().unwrap_or(10));
         let ways = vec![
             ("io.bfq.weight".to_owned(), format!("{number} {weight}")),
-            ("io.weight".to_owned(), format!("{number} {}", scaled(weight))),
+            ("io.weight".to_owned(), format!("{number} {}", io_weight(weight))),
         ];
         list.push(Setting { controller: "io", what: "block I/O weight of a device", ways });
     }

@@ -1,6 +1,6 @@
 //! Control groups: one per container, in cgroups v1, v2 or the hybrid of both. Owns everything below
 //! `<hierarchy>/mydocker/` (or another parent that was asked for) and knows nothing of containers but their
-//! [`Place`].
+//! [`Place`]. Where systemd is to make the groups, [`systemd`] asks it to.
 //!
 //! Who joins how, and why (`docs/performance.md`): in v1 the container's process writes `0` to each
 //! [`Group::join_files`] while it has a single thread, which costs 0.04 ms; a write to `cgroup.procs` from outside
@@ -17,6 +17,7 @@ mod mountinfo;
 mod oom;
 mod place;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use group::{Group, Member, View, ViewLink, ViewMount};
 pub use limits::Setting;
 pub use oom::OomWatch;
-pub use place::Place;
+pub use place::{Place, Unit};
 pub use stats::{Descriptors, Meter, Usage};
 
 use crate::error::Failure;
@@ -108,7 +109,7 @@ impl Cgroups {
     /// # Errors
     /// The host does not offer an `extra` controller, or a directory cannot be made; what was made is removed again.
     pub fn create(&self, place: &Place, extra: &[&str]) -> Result<Group> {
-        let mut group = Group { mode: self.mode, members: Vec::new() };
+        let mut group = Group { mode: self.mode, members: Vec::new(), scope: scope_name(place) };
         for hierarchy in self.hierarchies_for(extra)? {
             let member = member(hierarchy, place);
             if let Err(error) = self.make(&member, place) {
@@ -130,7 +131,8 @@ impl Cgroups {
     /// The group as [`create`](Self::create) would return it with the `extra` controllers, without making anything.
     pub fn group_with(&self, place: &Place, extra: &[&str]) -> Group {
         let hierarchies = self.offered().filter(|h| h.is_unified() || v1::is_used(h, extra));
-        Group { mode: self.mode, members: hierarchies.map(|hierarchy| member(hierarchy, place)).collect() }
+        let members = hierarchies.map(|hierarchy| member(hierarchy, place)).collect();
+        Group { mode: self.mode, members, scope: scope_name(place) }
     }
 
     /// Whether `controller` can limit anything here.
@@ -142,7 +144,7 @@ impl Cgroups {
     }
 
     /// Whether groups below `place`'s parent have `file` of `controller`. The parent is made when missing, because a
-    /// hierarchy's root lacks many of its files.
+    /// hierarchy's root lacks many of its files; slices are left to systemd.
     pub fn has_file(&self, place: &Place, controller: &str, file: &str) -> bool {
         if !self.offers(controller) {
             return false;
@@ -150,6 +152,9 @@ impl Cgroups {
         let found = self.offered().find(|h| h.is_unified() || h.controllers.iter().any(|name| name == controller));
         let Some(hierarchy) = found else { return false };
         let parent = hierarchy.mount.join(place.parent());
+        if place.unit().is_some() {
+            return has_file_in_slices(&hierarchy, &parent, controller, file);
+        }
         if !parent.is_dir() {
             let _ = fs::create_dir_all(&parent);
             if hierarchy.is_unified() {
@@ -214,6 +219,8 @@ impl Cgroups {
                     fs::create_dir_all(member.mount.join(place.parent()))?;
                 }
                 Err(error) => return Err(error),
+                // systemd has handed on to its scope what there is, and its slices are not ours to change.
+                Ok(()) if self.mode == Mode::V2 && place.unit().is_some() => return Ok(()),
                 Ok(()) if self.mode == Mode::V2 => {
                     v2::delegate(&member.mount, place.parent());
                     return Ok(());
@@ -226,6 +233,22 @@ impl Cgroups {
         }
         Err(io::Error::from(ErrorKind::NotFound))
     }
+}
+
+/// Whether slices have the file. systemd hands a controller on to slices only while somebody in them needs it; where
+/// none has it, the kernel tells at the start.
+fn has_file_in_slices(hierarchy: &Hierarchy, slice: &Path, controller: &str, file: &str) -> bool {
+    let has_controller = |directory: &Path| match hierarchy.is_unified() {
+        true => v2::controllers(directory).iter().any(|name| name == controller),
+        false => directory.join("cgroup.procs").exists(),
+    };
+    let children = fs::read_dir(&hierarchy.mount).into_iter().flatten().flatten().map(|entry| entry.path());
+    let example = std::iter::once(slice.to_path_buf()).chain(children).find(|directory| has_controller(directory));
+    example.is_none_or(|directory| directory.join(file).exists())
+}
+
+fn scope_name(place: &Place) -> Option<String> {
+    place.unit().map(|unit| unit.name.clone())
 }
 
 fn member(hierarchy: Hierarchy, place: &Place) -> Member {

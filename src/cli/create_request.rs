@@ -53,6 +53,7 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         sysctls: security::sysctls(matches)?,
         resources: resources::resources(matches)?,
         cgroup_parent: spec::text(matches, "cgroup-parent").unwrap_or_default(),
+        cgroup_driver: resources::cgroup_driver(matches)?,
         cgroupns: spec::text(matches, "cgroupns").unwrap_or_default(),
         extra_hosts: extra_hosts(matches)?,
         devices: device::devices(matches)?,

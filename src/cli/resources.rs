@@ -8,7 +8,7 @@ use super::create_request;
 use super::output;
 use super::quantity;
 use super::spec::{self, Arity, Spec, invalid, list, switch, value};
-use crate::container::{DeviceRate, HugepageLimit, Resources};
+use crate::container::{CgroupDriver, DeviceRate, HugepageLimit, Resources};
 use crate::engine::request::UpdateRequest;
 
 pub(super) static UPDATE: Spec = Spec {
@@ -55,6 +55,7 @@ pub(super) fn flags(command: Command) -> Command {
 pub(super) fn create_flags(command: Command) -> Command {
     command
         .arg(list("blkio-weight-device", None, "list", "Block IO weight (relative device weight)"))
+        .arg(value("cgroup-driver", None, "string", "Who makes the cgroup: cgroupfs (default) or systemd"))
         .arg(value("cgroup-parent", None, "string", "Optional parent cgroup for the container"))
         .arg(value("cgroupns", None, "string", "Cgroup namespace to use: host or private"))
         .arg(list("device-read-bps", None, "list", "Limit read rate (bytes per second) from a device"))
@@ -98,6 +99,15 @@ pub(super) fn resources(matches: &ArgMatches) -> Result<Resources> {
         resources.write_iops = rates(matches, "device-write-iops", plain_number)?;
     }
     Ok(resources)
+}
+
+/// Docker has it as an option of its daemon, `native.cgroupdriver`.
+pub(super) fn cgroup_driver(matches: &ArgMatches) -> Result<CgroupDriver> {
+    match spec::text(matches, "cgroup-driver").as_deref() {
+        None | Some("" | "cgroupfs") => Ok(CgroupDriver::Cgroupfs),
+        Some("systemd") => Ok(CgroupDriver::Systemd),
+        Some(other) => Err(invalid("cgroup-driver", other, "use cgroupfs or systemd")),
+    }
 }
 
 /// Docker takes 0 for "not given".

@@ -125,9 +125,12 @@ pub struct Config {
     /// Limits of the container as a whole; [`handle::Locked::save_config`] after an update.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
-    /// Path of the parent cgroup; empty for the usual one.
+    /// Path of the parent cgroup, or name of the slice; empty for the usual one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cgroup_parent: String,
+    /// Who makes the cgroup.
+    #[serde(default, skip_serializing_if = "CgroupDriver::is_default")]
+    pub cgroup_driver: CgroupDriver,
     /// Where the cgroup namespace comes from; `None` for the host's on cgroups v1 and a private one on v2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_namespace: Option<NamespaceMode>,
@@ -154,6 +157,23 @@ pub struct Config {
     /// Whether it is started again when it exits; read at each end, so it may be changed meanwhile.
     #[serde(default, skip_serializing_if = "RestartPolicy::is_no")]
     pub restart: RestartPolicy,
+}
+
+/// Who makes a container's cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// This program, in the file system.
+    #[default]
+    Cgroupfs,
+    /// systemd, as a transient scope.
+    Systemd,
+}
+
+impl CgroupDriver {
+    fn is_default(&self) -> bool {
+        *self == CgroupDriver::default()
+    }
 }
 
 /// The image a container was made from, held by id so that moving a tag changes nothing.

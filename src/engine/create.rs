@@ -14,6 +14,7 @@ use super::events::{Action, Kind};
 use super::lifecycle::signal_number;
 use super::request::{CreateRequest, PullPolicy};
 use super::{Engine, devices, files, recover, resources, shim};
+use crate::cgroup::systemd;
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
@@ -48,6 +49,9 @@ impl Engine {
         let id = ContainerId::random().context("make a container id")?;
         let mut config = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
         let place = resources::place(&config)?;
+        if place.unit().is_some() {
+            systemd::require()?;
+        }
         let warnings = debug_span!("check limits").in_scope(|| resources::fit(&mut config.resources, &place))?;
         if let Some(name) = &request.name {
             names::validate(name)?;
@@ -185,6 +189,7 @@ impl Engine {
             ulimits: request.ulimits.clone(),
             resources: request.resources.clone(),
             cgroup_parent: request.cgroup_parent.clone(),
+            cgroup_driver: request.cgroup_driver,
             cgroup_namespace,
             devices: devices::mappings(request)?,
             device_rules: devices::checked_rules(request)?,

@@ -84,8 +84,11 @@ fn a_link_is_followed_and_a_directory_is_all_its_devices() {
 fn dockers_list_as_lines_and_as_a_program() {
     let mut rules = vec![everything(false)];
     rules.extend(DEFAULT_RULES.iter().map(|rule| parse_rule(rule).unwrap()));
-    let group =
-        |mode| Group { mode, members: vec![Member { controllers: Vec::new(), mount: "/".into(), path: "/g".into() }] };
+    let group = |mode| Group {
+        mode,
+        members: vec![Member { controllers: Vec::new(), mount: "/".into(), path: "/g".into() }],
+        scope: None,
+    };
     insta::assert_snapshot!("device_lines", group(Mode::V1).device_plan(&rules).unwrap().join("\n"));
     insta::assert_snapshot!("device_program", group(Mode::V2).device_plan(&rules).unwrap().join("\n"));
 }

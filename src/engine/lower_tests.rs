@@ -43,6 +43,7 @@ fn config() -> Config {
         ulimits: vec![],
         resources: Default::default(),
         cgroup_parent: String::new(),
+        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
         devices: vec![],
         device_rules: vec![],

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::container::{
-    DeviceMapping, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs, Ulimit,
+    CgroupDriver, DeviceMapping, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs,
+    Ulimit,
 };
 
 /// Create a container.
@@ -68,6 +69,8 @@ pub struct CreateRequest {
     pub resources: Resources,
     /// `--cgroup-parent`; empty for the usual one.
     pub cgroup_parent: String,
+    /// `--cgroup-driver`.
+    pub cgroup_driver: CgroupDriver,
     /// `--cgroupns`: empty, `host` or `private`.
     pub cgroupns: String,
     /// `--pid`: empty, `private`, `host` or `container:REF`.

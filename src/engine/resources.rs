@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use anyhow::Result;
 
 use crate::cgroup::{Cgroups, Group, Mode, Place};
-use crate::container::{Config, DeviceRate, Resources};
+use crate::container::{CgroupDriver, Config, DeviceRate, Resources};
 use crate::error::Failure;
 
 /// Least memory that a container can start with, bytes.
@@ -16,7 +16,10 @@ const LEAST_MEMORY: i64 = 6 << 20;
 
 /// Where a container's cgroup lies.
 pub fn place(config: &Config) -> Result<Place> {
-    Place::new(&config.cgroup_parent, config.id.as_str())
+    match config.cgroup_driver {
+        CgroupDriver::Cgroupfs => Place::new(&config.cgroup_parent, config.id.as_str()),
+        CgroupDriver::Systemd => Place::scope(&config.cgroup_parent, config.id.as_str()),
+    }
 }
 
 /// The cgroup of a container that runs: what is there of it.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::events::Action;
 use super::request::UpdateRequest;
 use super::{Engine, lower_resources, resources};
-use crate::cgroup::{Cgroups, limits};
+use crate::cgroup::{Cgroups, limits, systemd};
 use crate::container::handle::{self, Locked};
 use crate::container::{Config, Resources};
 use crate::error::Failure;
@@ -59,7 +59,11 @@ fn restore(container: &mut Locked, former: Resources) {
 fn enforce(config: &Config) -> Result<()> {
     let cgroups = Cgroups::detect()?;
     let lowered = lower_resources::resources(&config.resources)?;
-    let group = cgroups.extend(&resources::place(config)?, &limits::extra_controllers(&lowered))?;
+    let place = resources::place(config)?;
+    let group = cgroups.extend(&place, &limits::extra_controllers(&lowered))?;
+    if let Some(unit) = place.unit() {
+        systemd::set_limits(unit, &lowered, cgroups.mode)?;
+    }
     group.apply(&limits::settings(&lowered, cgroups.mode))
 }
 

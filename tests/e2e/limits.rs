@@ -182,6 +182,9 @@ fn nonsense_is_refused_before_anything_exists() {
         (&["--device-write-bps", "/dev/null:1mb"], "not a block device"),
         (&["--cgroupns", "nonsense"], "invalid cgroup namespace mode"),
         (&["--cgroup-parent", "../.."], "invalid cgroup parent"),
+        (&["--cgroup-parent", "ci-jobs.slice"], "cgroup-parent for cgroupfs driver is a path"),
+        (&["--cgroup-driver", "nonsense"], "use cgroupfs or systemd"),
+        (&["--cgroup-driver", "systemd", "--cgroup-parent", "/ci"], "should be a valid slice named as \"xxx.slice\""),
     ] {
         let mut args = vec!["run", "--rm"];
         args.extend(flags);

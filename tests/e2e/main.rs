@@ -30,6 +30,7 @@ mod run;
 mod selfcheck;
 mod stats;
 mod streams;
+mod systemd;
 mod terminal;
 mod top;
 mod update;

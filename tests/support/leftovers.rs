@@ -19,12 +19,27 @@ pub fn running(texts: &[String]) -> Vec<String> {
     found.into_iter().map(|(pid, line)| format!("process {pid}: {line}")).collect()
 }
 
-/// Every container's cgroup in every hierarchy: `…/mydocker/<id>`.
+/// Every container's cgroup in every hierarchy: `…/mydocker/<id>`, or `mydocker-<id>.scope` in a slice of systemd's.
 pub fn cgroups() -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
-    let mut parents = vec![base.join("mydocker")];
-    parents.extend(directories(base).into_iter().map(|hierarchy| hierarchy.join("mydocker")));
-    parents.iter().flat_map(|parent| directories(parent)).collect()
+    let mut hierarchies = vec![base.to_path_buf()];
+    hierarchies.extend(directories(base));
+    let mut found: Vec<PathBuf> = hierarchies.iter().flat_map(|path| directories(&path.join("mydocker"))).collect();
+    hierarchies.into_iter().for_each(|hierarchy| scopes(&hierarchy, &mut found));
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn scopes(parent: &Path, found: &mut Vec<PathBuf>) {
+    for path in directories(parent) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".slice") {
+            scopes(&path, found);
+        } else if name.starts_with("mydocker-") && name.ends_with(".scope") {
+            found.push(path);
+        }
+    }
 }
 
 fn directories(path: &Path) -> Vec<PathBuf> {

@@ -201,7 +201,7 @@ impl Sandbox {
         left.extend(leftovers::files(&self.root()));
         for cgroup in leftovers::cgroups() {
             let name = cgroup.file_name().and_then(OsStr::to_str).unwrap_or_default();
-            if ids.iter().any(|id| id == name) {
+            if ids.iter().any(|id| name == id || name == format!("mydocker-{id}.scope")) {
                 left.push(format!("cgroup: {}", cgroup.display()));
             }
         }

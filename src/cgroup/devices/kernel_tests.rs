@@ -201,7 +201,7 @@ fn what_the_parent_forbids_cannot_be_allowed() {
 
 #[test]
 fn without_a_controller_there_is_an_error_and_no_silence() {
-    let group = Group { mode: Mode::V1, members: Vec::new() };
+    let group = Group { mode: Mode::V1, members: Vec::new(), scope: None };
     let failure = Failure::from_error(&group.restrict_devices(&rules(&DEFAULT)).unwrap_err());
     assert!(failure.message.contains("not mounted") && failure.hint.is_some(), "{failure:?}");
     group.restrict_devices(&rules(&["+a *:* rwm"])).unwrap();

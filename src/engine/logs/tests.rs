@@ -165,6 +165,7 @@ fn config(log: LogOptions) -> Config {
         ulimits: vec![],
         resources: Default::default(),
         cgroup_parent: String::new(),
+        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
         devices: vec![],
         device_rules: vec![],

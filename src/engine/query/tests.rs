@@ -66,6 +66,7 @@ fn config(name: &str, second: i64) -> Config {
         ulimits: vec![Ulimit { name: "core".into(), soft: 0, hard: u64::MAX }],
         resources: Default::default(),
         cgroup_parent: String::new(),
+        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
         cgroup_namespace: None,
         devices: vec![],
         device_rules: vec![],

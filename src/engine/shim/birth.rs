@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::Steps;
+use crate::cgroup::systemd::{self, Scope};
 use crate::cgroup::{Cgroups, Group, limits};
 use crate::container::handle::Locked;
 use crate::container::status::Status;
@@ -54,11 +55,12 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
     launch.terminal_size = size;
     launch.timed = steps.timed;
 
-    // init's own start (0.5 ms) runs on another processor while this one makes the cgroup and the
-    // rest; on v2 the child is born into the cgroup, which must therefore exist first.
-    let born_inside = cgroups.mode == crate::cgroup::Mode::V2;
     let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
     let place = resources::place(&config).map_err(at("make cgroup"))?;
+    // init's own start (0.5 ms) runs on another processor while this one makes the cgroup and the
+    // rest; on v2 the child is born into the cgroup, which must therefore exist first. A scope of
+    // systemd's on the other hand begins with a process that exists.
+    let born_inside = cgroups.mode == crate::cgroup::Mode::V2 && place.unit().is_none();
     let make_group = |steps: &mut Steps| {
         let made =
             || cgroups.create(&place, &limits::extra_controllers(&limits)).context("make the container's cgroup");
@@ -85,8 +87,19 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
         .map_err(at("clone init"))?;
     drop(pipes.child);
     let prepared = Unreleased { prepared: Some(prepared) };
+    if let Some(unit) = place.unit() {
+        let scope = Scope {
+            unit,
+            description: format!("mydocker container {}", config.name),
+            pid: prepared.pid(),
+            limits: &limits,
+            mode: cgroups.mode,
+        };
+        steps.time("make scope", || systemd::start_scope(&scope)).map_err(at("make scope"))?;
+    }
     let group = match early {
         Some(group) => group,
+        // Of a scope the hierarchies that systemd leaves alone; init joins those itself.
         None => make_group(steps)?,
     };
     // In force before init is let go, and while it is still being executed on the other processor.

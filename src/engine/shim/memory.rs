@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Memory {
     group: Group,
     watch: Option<OomWatch>,
+    limit: Option<u64>,
     kills: u64,
     began: u64,
     /// When to look again, and not before: on v2 a group at its limit wakes us at every reclaim, and v1 wakes us
@@ -32,10 +33,11 @@ pub(super) struct Memory {
 impl Memory {
     /// Begins to watch. The kernel wakes us only where there is a limit to reach.
     pub(super) fn watch(group: Group) -> Memory {
-        let watch = group.memory_limit().and_then(|_| group.watch_oom());
+        let limit = group.memory_limit();
+        let watch = limit.and_then(|_| group.watch_oom());
         // Once now: the command runs already, and may have reached its limit before it was watched.
         let next_look = watch.as_ref().map(|_| Instant::now());
-        Memory { group, watch, kills: 0, began: monotonic_micros(), next_look }
+        Memory { group, watch, limit, kills: 0, began: monotonic_micros(), next_look }
     }
 
     /// What to poll for now.
@@ -66,11 +68,18 @@ impl Memory {
     /// What is known of the kills of this run; `None` when there were none. To be asked before the group is removed.
     pub(super) fn report(&self, id: &ContainerId) -> Option<OomReport> {
         let kills = self.group.oom_kills().max(self.kills);
+        // systemd may have been quicker: its scopes' groups go, with their counters, as soon as they are empty.
+        let vanished = self.limit.is_some() && self.group.has_vanished();
+        if kills == 0 && !vanished {
+            return None;
+        }
+        let victims = victims(&kernel_log(), id, self.began);
+        let kills = kills.max(victims.len() as u64);
         (kills > 0).then(|| OomReport {
-            limit: self.group.memory_limit().unwrap_or(0),
+            limit: self.group.memory_limit().or(self.limit).unwrap_or(0),
             peak: self.group.memory_peak().unwrap_or(0),
             kills,
-            victims: victims(&kernel_log(), id, self.began),
+            victims,
         })
     }
 }
