@@ -295,8 +295,7 @@ fn record_end(engine: &Engine, config: &Config, code: i32) -> bool {
     // Under the lock: the next run has its socket at the same path.
     let _ = std::fs::remove_file(engine.layout().socket(&config.id));
     if container.config.auto_remove {
-        engine.note(&container.config, Action::died(&container.state));
-        return engine.discard(&mut container).unwrap_or(false);
+        return engine.discard_ended(&mut container).unwrap_or(false);
     }
     // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
     let _ = container.transition(Status::Exited);
