@@ -276,8 +276,12 @@ impl Group {
             match pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(fd) => opened.push((pid.as_raw_nonzero().get(), fd)),
                 Err(Errno::SRCH) => {}
-                // Out of descriptors: those that are open now will do for this round.
-                Err(Errno::MFILE | Errno::NFILE) if !opened.is_empty() => break,
+                // Out of descriptors: those that are open now will do for this round, but for one, with which
+                // the members are listed again below.
+                Err(Errno::MFILE | Errno::NFILE) if opened.len() > 1 => {
+                    opened.pop();
+                    break;
+                }
                 Err(errno) => return Err(errno).with_context(|| format!("open process {}", pid.as_raw_nonzero())),
             }
             if opened.len() == BATCH {

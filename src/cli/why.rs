@@ -72,13 +72,15 @@ fn text(why: &Why, now: Timestamp) -> String {
         line("command", &why.command.join(" "));
     }
     if let Some(end) = &why.end {
-        if let Some(started) = end.started {
-            let ran = end.finished.map(|finished| wording::human_duration(wording::since(started, finished)));
-            let ran = ran.map(|ran| format!(", ran for {}", ran.to_lowercase())).unwrap_or_default();
-            line("started", &format!("{}{ran}", local(started)));
-        }
-        if let Some(finished) = end.finished {
-            line(if end.started.is_some() { "ended" } else { "failed" }, &local(finished));
+        match (end.started, end.finished) {
+            (Some(started), Some(finished)) => {
+                let ran = wording::human_duration(wording::since(started, finished)).to_lowercase();
+                let key = if why.running_since.is_some() { "before" } else { "run" };
+                line(key, &format!("{} to {}, ran for {ran}", local(started), local(finished)));
+            }
+            (Some(started), None) => line("started", &local(started)),
+            (None, Some(finished)) => line("failed", &local(finished)),
+            (None, None) => {}
         }
     }
     if why.restart_count > 0 {

@@ -111,6 +111,17 @@ impl Engine {
         Ok(removed)
     }
 
+    /// Makes a container disappear that has just ended or did not start, and tells both. Told when it
+    /// is gone: whoever found it after a kill in between would record its end, and tell it, once more.
+    pub fn discard_ended(&self, container: &mut Locked) -> Result<bool> {
+        let removed = self.take_away(container);
+        self.note(&container.config, Action::died(&container.state));
+        if removed.is_ok() {
+            self.note(&container.config, Action::Destroy);
+        }
+        removed
+    }
+
     /// Makes a container disappear: name first, then its directories, renamed away in microseconds
     /// and deleted later ([`Engine::sweep_trash`]). Interrupted anywhere, it can be repeated.
     pub fn take_away(&self, container: &mut Locked) -> Result<bool> {

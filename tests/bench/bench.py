@@ -139,6 +139,17 @@ class Engine(Subject):
             self.made = []
 
 
+class Limited(Engine):
+    """The same engine with a full set of limits on each container."""
+
+    LIMITS = ("-m", "256m", "--memory-reservation", "128m", "--memory-swap", "512m", "--cpu-shares", "512",
+              "--cpu-period", "100000", "--cpu-quota", "100000", "--cpuset-cpus", "0", "--cpuset-mems", "0",
+              "--pids-limit", "100")
+
+    def argv(self, *words):
+        return super().argv(*(word for part in words for word in ((part, *self.LIMITS) if part == "run" else (part,))))
+
+
 class Crun(Subject):
     """crun on a prepared bundle: the runtime alone, no image, no log, no state of an engine."""
 
@@ -272,6 +283,24 @@ def execs(table, subjects, rounds):
     command = lambda subject, _number: subject.exec_true()
     table.add("exec true, back to back", interleaved(able, command, rounds, 0), "≤ crun, aim 2.5")
     table.add("exec true, isolated", interleaved(able, command, rounds // 2, QUIET))
+
+
+def limits(table, engine, rounds):
+    """What limits add to a start, and to an exec that joins a limited group; pairs in turns."""
+    limited = Limited(f"{engine.name} with limits", engine.program)
+    limited.box += "-limited"
+    pair = [engine, limited]
+    for subject in pair:
+        subject.start_box()
+    for case, command in [
+        ("run --rm true", lambda subject, number: subject.run_true(f"{number}")),
+        ("exec true", lambda subject, _number: subject.exec_true()),
+    ]:
+        taken = interleaved(pair, command, rounds, QUIET)
+        table.add(f"{case}, isolated, unlimited", {engine.name: taken[engine.name]})
+        table.add("… with every limit, more", {engine.name: taken[limited.name] - taken[engine.name]}, "< 0.5 (v1)")
+    for subject in pair:
+        subject.close()
 
 
 def hundred(table, engines, count):
@@ -411,7 +440,7 @@ def main():
     parser.add_argument("--lines", type=int, default=1_000_000, help="lines of output (default a million)")
     parser.add_argument("--without", action="append", default=[], help="leave docker or podman out")
     parser.add_argument("--prepare", action="store_true", help="import busybox into docker and podman")
-    parser.add_argument("--only", choices=["starts", "execs", "hundred", "output"], help="one part only")
+    parser.add_argument("--only", choices=["starts", "execs", "limits", "hundred", "output"], help="one part only")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench: containers need root")
@@ -434,6 +463,8 @@ def main():
             execs(table, subjects, arguments.rounds)
             for subject in subjects:
                 subject.close()
+        if chosen("limits"):
+            limits(table, engines[0], arguments.rounds)
         if chosen("hundred"):
             hundred(table, engines, arguments.count)
         if chosen("output"):

@@ -4,6 +4,7 @@
 //! of the nth call of each kind that a start makes, for every n, and after each kill the next
 //! commands must find a true state, a reusable name and nothing left behind.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -63,6 +64,24 @@ fn killed_at_each(calls: &[&str], args: &[&str]) {
         }
     }
     assert!(kills >= calls.len(), "only {kills} kills: strace did not do its work");
+    told_in_order(&sandbox);
+}
+
+/// Whatever was killed when: of each container nothing is told twice, and no effect before its cause.
+#[track_caller]
+fn told_in_order(sandbox: &Sandbox) {
+    let args = ["events", "--since", "1h", "--until", "0s", "-f", "type=container", "--format", "{{.ID}} {{.Action}}"];
+    let mut told: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for line in sandbox.ok(args).lines() {
+        let (id, action) = line.split_once(' ').unwrap();
+        let order = ["create", "attach", "start", "kill", "die", "destroy"];
+        let rank = order.iter().position(|word| *word == action).unwrap_or_else(|| panic!("{line}"));
+        told.entry(id.to_owned()).or_default().push(rank);
+    }
+    assert!(told.len() > 1, "nothing was told");
+    for (id, ranks) in &told {
+        assert!(ranks.is_sorted_by(|earlier, later| earlier < later), "{id}: {ranks:?}");
+    }
 }
 
 const RUN: [&str; 7] = ["run", "--name", "NAME", "busybox", "sh", "-c", "echo x"];

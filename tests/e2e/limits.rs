@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::support::Sandbox;
+use super::support::{Sandbox, processes};
 
 /// The container's directory of a v1 controller, or its only one on v2.
 fn group(s: &Sandbox, name: &str, controller: &str) -> PathBuf {
@@ -244,4 +244,36 @@ fn the_cgroup_namespace_is_the_hosts_or_its_own() {
         assert_eq!(output.out(), (64 << 20).to_string(), "{mode}: {}", output.err());
         assert!(output.err().contains("Read-only file system"), "{mode}: {}", output.err());
     }
+}
+
+#[test]
+fn huge_pages_stop_at_their_limit() {
+    let s = Sandbox::new();
+    let script = "mkdir /huge && mount -t hugetlbfs none /huge && fallocate -l 4m /huge/file && echo enough";
+    let free = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").unwrap_or_default();
+    let limited =
+        |limit: &str| s.run(["run", "--rm", "--privileged", "--hugetlb", limit, "busybox", "sh", "-c", script]);
+    let offered = fs::read_to_string("/proc/self/mountinfo").unwrap().contains("hugetlb") || unified();
+    if !offered || free.trim().parse().unwrap_or(0) < 4 {
+        // A host without huge pages, or without their controller: then it is said, or nothing can be had.
+        let output = limited("2MB=2m");
+        assert!(output.code != 0, "{}", output.out());
+        return;
+    }
+    let output = limited("2MB=2m");
+    assert!(output.err().contains("No space left on device"), "{}", output.err());
+    assert_eq!(limited("2MB=8m").code(0).out(), "enough");
+}
+
+#[test]
+fn processes_that_outlive_the_first_one_are_killed() {
+    let s = Sandbox::new();
+    let name = s.name("outlived");
+    // Without a PID namespace of its own, nothing but the cgroup tells who belongs to the container.
+    let mark = format!("10{}", std::process::id());
+    let script = format!("(trap '' TERM HUP; exec sleep {mark}) & exit 3");
+    s.fails(3, ["run", "--name", &name, "--pid", "host", "busybox", "sh", "-c", &script]);
+    let left = processes::all().into_iter().filter(|(_, line)| line.contains(&format!("sleep {mark}"))).count();
+    assert_eq!(left, 0);
+    s.ok(["rm", &name]);
 }

@@ -62,3 +62,18 @@ fn without_the_killer_processes_wait() {
     s.ok(["kill", &name]);
     assert_eq!(s.field(&name, "{{.State.OOMKilled}}"), "false");
 }
+
+#[test]
+fn a_group_that_asks_for_it_dies_as_a_whole() {
+    if !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // cgroups v1 has no such file, and `limits` tests that this is said.
+        return;
+    }
+    let s = Sandbox::new();
+    let name = s.name("whole");
+    let script = "sleep 1000 & tail /dev/zero; echo survived";
+    let flags = ["run", "--name", &name, "-m", "16m", "--memory-swap", "16m", "--cgroup-conf", "memory.oom.group=1"];
+    let output = s.run(flags.into_iter().chain(["busybox", "sh", "-c", script])).code(137);
+    assert_eq!(output.out(), "");
+    assert_eq!(s.field(&name, "{{.State.OOMKilled}}"), "true");
+}

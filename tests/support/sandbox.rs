@@ -32,7 +32,8 @@ impl Sandbox {
         assert!(rustix::process::geteuid().is_root(), "containers need root: run the tests through `make test`");
         let number = SANDBOXES.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::Builder::new().prefix("mydocker-test.").tempdir_in(base()).unwrap();
-        let tag = format!("t{}x{number}", std::process::id());
+        // Of fixed width, or the first sandbox would take what belongs to the tenth for its own.
+        let tag = format!("t{}x{number:04}", std::process::id());
         Sandbox { directory, tag, seen: RefCell::default() }
     }
 

@@ -209,7 +209,8 @@ fn processes_that_append_at_once_lose_nothing_over_a_rotation() {
     }
     let mut seen: Vec<_> = past(&engine, None, &["event=start"]).into_iter().map(|event| event.id).collect();
     assert!(engine.layout().root().join("events.log.1").exists(), "nothing was rotated");
-    (seen.sort(), expected.sort());
+    seen.sort();
+    expected.sort();
     assert_eq!(seen, expected);
 }
 

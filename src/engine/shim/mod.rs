@@ -156,9 +156,13 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     }
     container.state.init = None;
     container.state.shim = None;
-    let saved = if container.config.auto_remove { Ok(()) } else { container.save_state() };
-    engine.note(&container.config, Action::died(&container.state));
-    let result = if container.config.auto_remove { engine.discard(container).map(drop) } else { saved };
+    let result = if container.config.auto_remove {
+        engine.discard_ended(container).map(drop)
+    } else {
+        let saved = container.save_state();
+        engine.note(&container.config, Action::died(&container.state));
+        saved
+    };
     let mut failure = failure;
     if let Err(error) = result {
         failure.failure.causes.push(format!("and then: {error:#}"));

@@ -189,8 +189,7 @@ impl Shim<'_> {
         // Under the lock: the next shim has its socket at the same path.
         let _ = std::fs::remove_file(self.engine.layout().socket(&self.id));
         if auto_remove {
-            self.engine.note(&container.config, Action::died(&container.state));
-            let trash = self.engine.discard(container).unwrap_or(false);
+            let trash = self.engine.discard_ended(container).unwrap_or(false);
             return if trash { Next::LeaveAndSweep } else { Next::Leave };
         }
         // A full disk cannot be told to anybody here; the next reader sees that the process is gone.
