@@ -102,7 +102,9 @@ impl Group {
     /// `tasks`, not `cgroup.procs`: a lone thread moving itself spares the kernel its global lock.
     pub fn join_files(&self) -> Vec<PathBuf> {
         let separate = self.members.iter().filter(|_| self.mode != Mode::V2);
-        separate.map(|member| member.path.join("tasks")).collect()
+        // A v2 tree beside them, where it matters at all, has no such file.
+        let file = |member: &Member| if member.controllers.is_empty() { "cgroup.procs" } else { "tasks" };
+        separate.map(|member| member.path.join(file(member))).collect()
     }
 
     /// Moves every process of the group into all of its directories: for one that was made later than the others.

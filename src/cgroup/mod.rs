@@ -119,6 +119,7 @@ impl Cgroups {
             }
             group.members.push(member);
         }
+        group.members.extend(self.tracking(place));
         Ok(group)
     }
 
@@ -131,7 +132,7 @@ impl Cgroups {
     /// The group as [`create`](Self::create) would return it with the `extra` controllers, without making anything.
     pub fn group_with(&self, place: &Place, extra: &[&str]) -> Group {
         let hierarchies = self.offered().filter(|h| h.is_unified() || v1::is_used(h, extra));
-        let members = hierarchies.map(|hierarchy| member(hierarchy, place)).collect();
+        let members = hierarchies.map(|hierarchy| member(hierarchy, place)).chain(self.tracking(place)).collect();
         Group { mode: self.mode, members, scope: scope_name(place) }
     }
 
@@ -191,6 +192,16 @@ impl Cgroups {
             Mode::V1 => format!("cgroups v1 ({})", names.join(", ")),
             Mode::Hybrid => format!("cgroups v1 and v2 (hybrid; containers use v1: {})", names.join(", ")),
         }
+    }
+
+    /// Where systemd keeps the processes of a scope beside the v1 controllers, and makes the groups itself: a hierarchy
+    /// with its name, and the unified tree on hybrid hosts. Whoever joins must be in these, too.
+    fn tracking(&self, place: &Place) -> impl Iterator<Item = Member> {
+        let is_scope = place.unit().is_some() && self.mode != Mode::V2;
+        let named = Hierarchy { controllers: vec!["systemd".into()], mount: systemd::NAMED_HIERARCHY.into() };
+        let unified = self.v2.clone().map(|mount| Hierarchy { controllers: Vec::new(), mount });
+        let hierarchies = Some(named).into_iter().chain(unified);
+        hierarchies.filter(move |_| is_scope).map(|hierarchy| member(hierarchy, place))
     }
 
     /// The hierarchies that containers may be put into.

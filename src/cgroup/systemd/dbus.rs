@@ -324,7 +324,9 @@ impl Connection {
         stream.set_write_timeout(Some(PATIENCE))?;
         let user = rustix::process::geteuid().as_raw().to_string();
         let user: String = user.bytes().map(|digit| format!("{digit:02x}")).collect();
-        stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes())?;
+        // BEGIN goes along, and the first message only after the answer: a message that systemd reads together with
+        // BEGIN lies in its buffer until another one comes.
+        stream.write_all(format!("\0AUTH EXTERNAL {user}\r\nBEGIN\r\n").as_bytes())?;
         // Byte by byte: one line, and what follows it would be messages already.
         let mut line = Vec::new();
         let mut byte = [0];
@@ -336,7 +338,6 @@ impl Connection {
             let text = format!("it does not let us in: {}", String::from_utf8_lossy(&line).trim());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        stream.write_all(b"BEGIN\r\n")?;
         Ok(Connection { stream, serial: 0, signals: VecDeque::new() })
     }
 

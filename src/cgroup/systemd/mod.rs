@@ -23,6 +23,8 @@ use crate::error::Failure;
 const PRIVATE: &str = "/run/systemd/private";
 /// The system bus, for hosts whose systemd has given up the private one.
 const BUS: &str = "/run/dbus/system_bus_socket";
+/// Where systemd mounts its own v1 hierarchy, on every host that has one (`cgroup-util.c`).
+pub(super) const NAMED_HIERARCHY: &str = "/sys/fs/cgroup/systemd";
 /// Times that a scope is asked for while one of that name is on its way out.
 const TRIES: usize = 3;
 
