@@ -18,7 +18,7 @@ pub mod wording;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -41,18 +41,21 @@ const UNKNOWN_EXIT: i32 = 255;
 
 impl Engine {
     /// Reads a record that is settled: when the first process has just ended and its shim is about
-    /// to write the exit code, waits for that a moment rather than telling an old one.
+    /// to write what follows (an exit code, or that it is restarted), waits for that rather than
+    /// telling something old. A shim that somebody has stopped is not waited for longer than half a second.
     fn settled(&self, id: &ContainerId) -> Result<Record> {
-        let mut record = handle::load(&self.layout, id)?;
-        for _ in 0..20 {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let record = handle::load(&self.layout, id)?;
             let ending = record.state.status.is_live() && record.status() == Status::Exited;
-            if !ending || !record.liveness().shim {
-                break;
+            if !ending || !record.liveness().shim || Instant::now() > deadline {
+                return Ok(record);
             }
-            std::thread::sleep(Duration::from_millis(2));
-            record = handle::load(&self.layout, id)?;
+            // A record announces nothing, and connecting to the shim would cost it more than this.
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
-        Ok(record)
     }
 }
 
