@@ -3,7 +3,6 @@
 //! Functions that take several references signal all before they wait for any; each element of the
 //! result belongs to the reference at its index.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -126,14 +125,13 @@ impl Engine {
     /// find it in the record itself when its time has come.
     fn call_off(&self, mut container: Locked) -> Result<()> {
         let socket = self.layout().socket(container.id());
-        let shim = Channel::connect(&socket);
         container.state.stopped_by_user = true;
         container.state.shim = None;
         container.transition(Status::Exited)?;
-        // Under the lock: the next shim has its socket at the same path.
-        let _ = fs::remove_file(socket);
+        // Not under the lock: the shim may be waiting for it, and then it hears nobody. If another
+        // shim has the socket by now, it finds nothing new.
         drop(container);
-        if let Ok(shim) = shim {
+        if let Ok(shim) = Channel::connect(&socket) {
             let _ = shim.send(&Request::LookAgain, &[]);
         }
         Ok(())

@@ -119,9 +119,11 @@ fn a_shim_killed_at_each_step_of_a_restart() {
     for call in ["flock", "renameat2", "unlink", "mkdir", "rmdir", "clone3", "sendmsg"] {
         for nth in 1.. {
             let name = sandbox.name(&format!("{call}{nth}"));
-            let command = "while ! [ -e /go ]; do sleep 0.02; done; exit 3";
+            let command =
+                "[ -e /again ] && exit 3; trap 'touch /again; exit 3' HUP; echo up; while :; do sleep 0.02; done";
             let policy = ["run", "-d", "--name", &name, "--restart", "on-failure:1"];
             sandbox.ok(policy.into_iter().chain(["busybox", "sh", "-c", command]));
+            sandbox.await_log(&name, "up");
             let shim = processes::shim_of(&name).unwrap().as_raw_nonzero();
             // The shim alone, and from now on: the end of a run, a restart, the end of the next.
             let inject = format!("-e trace={call} -e inject={call}:signal=SIGKILL:when={nth}");
@@ -129,7 +131,7 @@ fn a_shim_killed_at_each_step_of_a_restart() {
             let script = format!("exec strace -p {shim} -o {} {inject} 2>&1", trace.display());
             let mut strace = sandbox.with_shell(&script, [] as [&str; 0]).start();
             strace.expect("attached");
-            sandbox.ok(["exec", &name, "touch", "/go"]);
+            sandbox.ok(["kill", "-s", "HUP", &name]);
             strace.finish();
             let what = format!("{call} #{nth}");
             eventually(&format!("{what}: it is down"), || {

@@ -145,6 +145,6 @@ fn output_to_a_full_disk_is_an_error() {
 fn few_descriptors_are_enough() {
     ours_only!("docker's client is another program");
     let s = Sandbox::new();
-    let output = s.with_shell("ulimit -n 24; exec \"$@\"", ["run", "--rm", "busybox", "echo", "fits"]).run().cleanly();
+    let output = s.with_shell("ulimit -n 32; exec \"$@\"", ["run", "--rm", "busybox", "echo", "fits"]).run().cleanly();
     assert_eq!(output.code(0).out(), "fits");
 }

@@ -283,9 +283,9 @@ fn few_descriptors_are_enough_to_end_many_processes() {
     ours_only!("docker's client is another program than its supervisor");
     let s = Sandbox::new();
     // In the host's PID namespace the end of the first process does not end the others.
-    let script = "i=0; while [ $i -lt 60 ]; do sleep 7652 & i=$((i+1)); done";
+    let script = "i=0; while [ $i -lt 80 ]; do sleep 7652 & i=$((i+1)); done";
     let args = ["run", "--rm", "--pid", "host", "busybox", "sh", "-c", script];
-    s.with_shell("ulimit -n 24; exec \"$@\"", args).run().code(0);
+    s.with_shell("ulimit -n 32; exec \"$@\"", args).run().code(0);
     eventually("none is left", || {
         !processes::all().iter().any(|(pid, line)| line == "sleep 7652" && processes::is_alive(*pid))
     });

@@ -242,7 +242,8 @@ fn wait_tells_the_end_of_the_run_it_met() {
     s.policed(&name, "always", &format!("while ! [ -e /go ]; do sleep 0.02; done; {script}"));
     let waiting = s.command(["wait", &name]).start();
     // There is no telling from outside when `wait` has begun to wait.
-    s.ok(["exec", &name, "sh", "-c", "sleep 0.3; touch /go"]);
+    // The container may end before this has, and take it along.
+    s.run(["exec", &name, "sh", "-c", "sleep 0.3; touch /go"]);
     assert_eq!(waiting.finish().code(0).out(), "1");
     // Between two runs: the next one's.
     s.await_rest(&name, 4);
@@ -292,7 +293,7 @@ fn the_policy_is_the_one_on_record_when_the_run_ends() {
     config["restart"] = json!({"name": "always"});
     fs::write(&path, config.to_string()).unwrap();
     let before = s.pid(&name);
-    s.ok(["exec", &name, "kill", "-TERM", "1"]);
+    s.run(["exec", &name, "kill", "-TERM", "1"]);
     eventually("it is started again", || s.restarts(&name) == 1 && s.is_running(&name) && s.pid(&name) != 0);
     assert_ne!(s.pid(&name), before);
     s.ok(["stop", &name]);

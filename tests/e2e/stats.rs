@@ -143,6 +143,19 @@ fn without_a_limit_all_memory_is_the_limit() {
 }
 
 #[test]
+fn a_limit_is_shown_and_may_change() {
+    let s = Sandbox::new();
+    let name = s.name("c");
+    run(&s, &name, &["-m", "64m", "--memory-swap", "-1"], "sleep 1000");
+    let (used, limit) = pair(&shown(&s, &name, "MemUsage"));
+    assert!(used < limit && limit == 64.0 * MIB, "{used} of {limit}");
+    let mut running = s.command(["stats", "--format", "{{.MemUsage}}", &name]).start();
+    running.expect(" / 64MiB\n");
+    s.ok(["update", "-m", "96m", &name]);
+    running.expect(" / 96MiB\n");
+}
+
+#[test]
 fn block_output_is_counted() {
     let s = Sandbox::new();
     let name = s.name("disk");

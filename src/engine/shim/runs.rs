@@ -48,7 +48,8 @@ pub(super) fn supervise(engine: &Engine, orders: Orders, listener: Option<OwnedF
     let (mut shim, container, lent) = Shim::new(engine, orders, listener);
     let mut next = shim.live(container, running, lent);
     while let Next::Start { after } = next {
-        next = if shim.rest(after) { shim.start_again() } else { Next::Leave };
+        shim.rest(after);
+        next = shim.start_again();
     }
     shim.leave();
     if let Next::LeaveAndSweep = next {
@@ -121,27 +122,30 @@ impl Shim<'_> {
         next
     }
 
-    /// Waits until it is time for the next run. False when there is none any more.
-    fn rest(&mut self, after: Duration) -> bool {
+    /// Waits until it is time for the next run, or until there seems to be none any more.
+    fn rest(&mut self, after: Duration) {
         let deadline = Instant::now() + after;
         while Instant::now() < deadline {
             self.turn(Some(deadline));
             if std::mem::take(&mut self.look_again) {
                 let record = handle::load(self.engine.layout(), &self.id);
                 if !record.is_ok_and(|record| is_awaiting_start(&record.state)) {
-                    return false;
+                    return;
                 }
             }
         }
-        true
     }
 
-    /// The next run, from its start to its end.
+    /// The next run, from its start to its end, unless somebody has stopped or removed the container.
     fn start_again(&mut self) -> Next {
-        let container = Locked::acquire(self.engine.layout(), &self.id).ok();
-        let Some(mut container) = container.filter(|container| is_awaiting_start(&container.state)) else {
+        let Ok(mut container) = Locked::acquire(self.engine.layout(), &self.id) else { return Next::Leave };
+        if !is_awaiting_start(&container.state) {
+            if container.state.shim.is_none() {
+                // Under the lock: the next shim has its socket at the same path.
+                let _ = std::fs::remove_file(self.engine.layout().socket(&self.id));
+            }
             return Next::Leave;
-        };
+        }
         let start = Start { container: &mut container, size: self.size, listener: &mut self.listener };
         match birth::start(self.engine, start, &mut Steps { timed: false, list: Vec::new() }) {
             Ok(running) => {
