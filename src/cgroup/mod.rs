@@ -156,11 +156,14 @@ impl Cgroups {
         if place.unit().is_some() {
             return has_file_in_slices(&hierarchy, &parent, controller, file);
         }
-        if !parent.is_dir() {
-            let _ = fs::create_dir_all(&parent);
-            if hierarchy.is_unified() {
-                v2::delegate(&hierarchy.mount, place.parent());
-            }
+        if parent.join(file).exists() {
+            return true;
+        }
+        let _ = fs::create_dir_all(&parent);
+        if hierarchy.is_unified() {
+            // Also when the parent is there: another command may have made it this very moment, and not yet have
+            // got its controllers.
+            v2::delegate(&hierarchy.mount, place.parent());
         }
         parent.join(file).exists()
     }

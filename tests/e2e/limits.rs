@@ -277,3 +277,20 @@ fn processes_that_outlive_the_first_one_are_killed() {
     assert_eq!(left, 0);
     s.ok(["rm", &name]);
 }
+
+#[test]
+fn the_first_commands_of_all_at_once_get_their_limits() {
+    let s = Sandbox::new();
+    // A parent that nobody has made yet, as on a host that has just booted.
+    let parent = format!("/{}", s.name("fresh"));
+    let flags = ["run", "--rm", "--cgroup-parent", &parent, "-m", "64m", "--pids-limit", "9", "--cpus", "0.5"];
+    let started: Vec<_> = (0..6).map(|_| s.command(flags.into_iter().chain(["busybox", "true"])).start()).collect();
+    for running in started {
+        let output = running.finish().code(0);
+        assert_eq!(output.err(), "");
+    }
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = fs::remove_dir(hierarchy.path().join(parent.trim_start_matches('/')));
+    }
+    let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(parent.trim_start_matches('/')));
+}
