@@ -27,11 +27,12 @@ ROOT_TESTS := $(if $(SUDO),env $(RUNNER)='sudo -E')
 NEEDS := busybox:busybox-static iptables:iptables ip:iproute2 tar:tar cc:gcc ld:binutils
 NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux
 NEEDS_TEST := strace:strace
+NEEDS_VM := qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs modprobe:kmod systemctl:systemd
 
-.PHONY: help demo test check build images deps install bench clean
+.PHONY: help demo test test-vm check build images deps install bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 demo: build images ## build, then a shell in a busybox container (without a terminal: a transcript)
 	@if [ -t 0 ] && [ -t 1 ]; then \
@@ -49,14 +50,19 @@ build: deps ## the release binary
 images: deps ## images/busybox.tar, made from Debian's busybox-static
 	sh images/busybox.sh
 
-test: NEEDS += $(NEEDS_TEST)
-test: deps images ## unit, golden and end-to-end tests (as root), the leak check last
+test: NEEDS += $(NEEDS_TEST) $(NEEDS_VM)
+test: deps images ## unit, golden and end-to-end tests (as root), the leak check; test-vm
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	$(ROOT_TESTS) cargo test --locked --no-fail-fast 2>&1 | tee "$$log"; \
 	if [ "$${CI:-}" = true ] && grep -E '^test result:.* [1-9][0-9]* ignored' "$$log"; then \
 	    echo 'make: a skipped test is a failure in CI' >&2; exit 1; \
 	fi
 	$(ROOT_TESTS) cargo test --locked --test leaks
+	$(MAKE) --no-print-directory test-vm
+
+test-vm: NEEDS += $(NEEDS_TEST) $(NEEDS_VM)
+test-vm: deps images ## containers and cgroups on hosts with v1 and v2 alone, an older kernel, in emulation
+	tests/vm/run
 
 check: deps ## formatting, lints, architecture
 	cargo fmt --check

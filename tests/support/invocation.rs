@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
-use super::{PATIENCE, position};
+use super::{patience, position};
 
 /// A command that is about to run.
 pub struct Invocation {
@@ -22,7 +22,7 @@ pub struct Invocation {
 
 impl Invocation {
     pub fn new(command: Command) -> Self {
-        Invocation { command, input: None, limit: PATIENCE }
+        Invocation { command, input: None, limit: patience() }
     }
 
     /// Bytes for its standard input, then EOF. Without this it reads `/dev/null`.

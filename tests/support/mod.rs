@@ -19,8 +19,11 @@ pub use sandbox::Sandbox;
 pub use terminal::Terminal;
 
 /// How long anything may take before it counts as hung. Generous, because a test machine is busy;
-/// no test waits this long when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// no test waits this long when all is well. `MYDOCKER_TEST_PATIENCE` changes it, in seconds.
+pub fn patience() -> Duration {
+    let chosen = std::env::var("MYDOCKER_TEST_PATIENCE").ok();
+    Duration::from_secs(chosen.map_or(30, |seconds| seconds.parse().expect("MYDOCKER_TEST_PATIENCE is in seconds")))
+}
 
 /// Whether the suite runs against Docker.
 pub fn against_docker() -> bool {
@@ -41,7 +44,7 @@ macro_rules! ours_only {
 /// Waits for something that another process brings about and announces nowhere.
 #[track_caller]
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
-    assert!(comes_true(PATIENCE, condition), "waited {PATIENCE:?} in vain: {what}");
+    assert!(comes_true(patience(), condition), "waited {:?} in vain: {what}", patience());
 }
 
 /// Whether `condition` comes true within `limit`.

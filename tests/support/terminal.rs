@@ -12,7 +12,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use super::invocation::{Invocation, pid_of};
-use super::{PATIENCE, position};
+use super::{patience, position};
 
 /// What `step` waits for, besides the command's end.
 #[derive(Clone, Copy)]
@@ -153,9 +153,9 @@ impl Terminal {
             Until::Writable => PollFlags::IN | PollFlags::OUT,
         };
         let mut events = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&self.master, wanted)];
-        let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        let timeout = Timespec { tv_sec: patience().as_secs().cast_signed(), tv_nsec: 0 };
         let ready = poll(&mut events, Some(&timeout)).unwrap();
-        assert!(ready > 0, "{} is silent for {PATIENCE:?} after\n{}", self.label, self.screen());
+        assert!(ready > 0, "{} is silent for {:?} after\n{}", self.label, patience(), self.screen());
         self.status = self.child.try_wait().unwrap();
         self.take();
     }
