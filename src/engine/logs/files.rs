@@ -42,8 +42,9 @@ pub(in crate::engine) fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
     }
 }
 
-/// Times the files are listed anew because the writer rotated meanwhile.
-const ROTATIONS: usize = 100;
+/// Times the files are listed anew because the writer rotated meanwhile: less than a second of a writer that does
+/// nothing else, on a machine that gives us little time.
+const ROTATIONS: usize = 10_000;
 
 /// Opens all files of the log at `path`, oldest first. There may be none.
 pub(in crate::engine) fn open_all(path: &Path) -> Result<Vec<LogFile>> {
