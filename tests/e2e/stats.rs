@@ -98,6 +98,8 @@ fn cpu_is_what_the_process_used_of_one_processor() {
     run(&s, &spinner, &[], "while :; do :; done");
     run(&s, &sleeper, &[], "sleep 1000");
     let pid = s.pid(&spinner);
+    // On a machine that gives it nothing for half a second, nothing is the truth.
+    eventually("a share of a processor", || percent(&self::shown(&s, &spinner, "CPUPerc")) > 1.0);
     let (before, since) = (cpu_seconds(pid), Instant::now());
     let shown = percent(&shown(&s, &spinner, "CPUPerc")) / 100.0;
     let (used, elapsed) = (cpu_seconds(pid) - before, since.elapsed().as_secs_f64());
@@ -108,7 +110,7 @@ fn cpu_is_what_the_process_used_of_one_processor() {
         let most = used / 0.5;
         assert!(shown > least - 0.1 && shown < most + 0.1, "{shown}, not {least} to {most} in {elapsed} s");
     }
-    assert!(shown > 0.01 && shown < 1.2, "{shown}");
+    assert!(shown < 1.2, "{shown}");
     assert!(percent(&self::shown(&s, &sleeper, "CPUPerc")) < 5.0);
 }
 
