@@ -93,6 +93,23 @@ impl Resources {
         *self == Resources::default()
     }
 
+    /// These resources, and for whatever `other` limits and these do not, the kernel's own value: put in force after
+    /// `other`, they take it back. A set of processors or memory nodes has no such value and stays.
+    pub fn lifting(&self, other: &Resources) -> Resources {
+        let lift = |own: Option<i64>, other: Option<i64>, free: i64| own.or(other.map(|_| free));
+        let mut lifted = Resources {
+            memory: lift(self.memory, other.memory, -1),
+            memory_swap: lift(self.memory_swap, other.memory_swap, -1),
+            cpu_shares: lift(self.cpu_shares, other.cpu_shares, 1024),
+            pids_limit: lift(self.pids_limit, other.pids_limit, -1),
+            ..self.clone()
+        };
+        if self.nano_cpus.is_none() {
+            lifted.cpu_quota = lift(self.cpu_quota, other.cpu_quota.or(other.nano_cpus), -1);
+        }
+        lifted
+    }
+
     /// These resources with whatever `change` gives in their place.
     pub fn updated(&self, change: &Resources) -> Resources {
         fn newer<T: Clone>(old: &Option<T>, new: &Option<T>) -> Option<T> {

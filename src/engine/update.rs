@@ -49,10 +49,12 @@ impl Engine {
 
 /// The first error is the one that counts; what was changed before it goes back as far as it can.
 fn restore(container: &mut Locked, former: Resources) {
-    container.config.resources = former;
+    let lifted = former.lifting(&container.config.resources);
+    container.config.resources = lifted;
     if let Err(error) = enforce(&container.config) {
         tracing::debug!("put the former limits back: {error:#}");
     }
+    container.config.resources = former;
 }
 
 /// Puts the recorded limits in force on the running container.

@@ -1,6 +1,6 @@
 //! `update`: other limits for containers that run and that do not.
 
-use super::support::Sandbox;
+use super::support::{Sandbox, eventually};
 
 #[test]
 fn limits_of_a_running_container_change_at_once_and_last() {
@@ -87,4 +87,23 @@ fn the_restart_policy_of_a_running_container_changes() {
     assert!(output.err().contains("AutoRemove is enabled"), "{}", output.err());
     let output = s.run(["update", "--restart", "sometimes", &name]);
     assert!(output.err().contains("unknown policy 'sometimes'"), "{}", output.err());
+}
+
+#[test]
+fn a_limit_that_was_set_before_a_later_one_failed_is_taken_back() {
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        // On v2 a lower memory limit is never refused: the kernel reclaims, and then kills.
+        return;
+    }
+    let s = Sandbox::new();
+    let name = s.name("back");
+    // Memory that cannot be reclaimed: read in one system call, and held because nobody takes it.
+    s.ok(["run", "-d", "--name", &name, "busybox", "sh", "-c", "dd if=/dev/zero bs=30000000 count=1 | sleep 1000"]);
+    let inside = |file: &str| s.ok(["exec", &name, "cat", &format!("/sys/fs/cgroup/{file}")]);
+    let used = || inside("memory/memory.usage_in_bytes").parse::<u64>().unwrap();
+    eventually("a full container", || used() > 25_000_000);
+    let output = s.fails(1, ["update", "--cpus", "0.5", "-m", "8m", "--memory-swap", "8m", &name]);
+    assert!(output.err().contains("memory limit"), "{}", output.err());
+    assert_eq!(inside("cpu/cpu.cfs_quota_us"), "-1");
+    assert_eq!(s.field(&name, "{{.HostConfig.NanoCpus}} {{.HostConfig.Memory}}"), "0 0");
 }
