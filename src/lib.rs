@@ -4,7 +4,7 @@
 //! L5 front ends   cli                                parse, render, map errors to exit codes
 //! L4 engine       engine                             the only place that knows all mechanisms
 //! L3 record       container                          what a container is, on disk
-//! L2 mechanisms   runtime  cgroup  image  storage    never import each other (runtime may use cgroup)
+//! L2 mechanisms   runtime  cgroup  net  image  storage   never import each other (runtime may use cgroup)
 //! L1 base         error  layout  store
 //! L0 kernel       sys                                all `unsafe` and raw syscalls
 //! ```
@@ -19,6 +19,7 @@ pub mod engine;
 pub mod error;
 pub mod image;
 pub mod layout;
+pub mod net;
 pub mod runtime;
 pub mod storage;
 pub mod store;

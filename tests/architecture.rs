@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Front ends know the engine and the values it speaks in: no mechanism, no state file, no syscall.
     ("cli", &["engine", "container", "image", "error", "layout"]),
     ("engine", &["container", "runtime", "cgroup", "net", "image", "storage", "error", "layout", "store", "sys"]),
-    ("container", &["error", "layout", "store", "sys"]),
+    ("container", &["net", "error", "layout", "store", "sys"]),
     ("runtime", &["cgroup", "error", "layout", "store", "sys"]),
     ("cgroup", &["error", "layout", "store", "sys"]),
     ("net", &["error", "layout", "store", "sys"]),

@@ -91,9 +91,9 @@ fn older_tools_spellings() {
     ] {
         assert_eq!(gist(&line(text)), expected, "{text}");
     }
-    assert_eq!(line("-it -net none busybox").create.network, "none");
-    assert_eq!(line("--net=host busybox").create.network, "host");
-    assert_eq!(line("--network container:c1 busybox").create.network, "container:c1");
+    assert_eq!(line("-it -net none busybox").create.networking.attachments[0].network, "none");
+    assert_eq!(line("--net=host busybox").create.networking.attachments[0].network, "host");
+    assert_eq!(line("--network container:c1 busybox").create.networking.attachments[0].network, "container:c1");
     assert_eq!(line("-e -name -e -image busybox -image").create.env, ["-name", "-image"]);
     // Only the exact word is rewritten: this one is a cluster of letters, the first of them unknown.
     assert_eq!(refused("-nameX busybox"), "unknown flag: -n");
@@ -156,7 +156,6 @@ fn malformed_lines_say_what_and_where() {
         ("--security-opt foo busybox", "\"--security-opt\" flag"),
         ("--pid x busybox", "must be one of private, host, container:NAME"),
         ("--uts container:x busybox", "must be one of host"),
-        ("--network mynet busybox", "named networks are not supported yet"),
         ("--log-driver syslog busybox", "only json-file and none"),
         ("--log-opt max-size=x busybox", "\"--log-opt\" flag"),
         ("--log-opt tag=x busybox", "only max-size and max-file"),
@@ -236,7 +235,10 @@ fn every_flag_reaches_the_request() {
     assert_eq!(create.sysctls.get("net.a").map(String::as_str), Some("1"));
     let host = |name: &str, address: &str| ExtraHost { name: name.into(), address: address.into() };
     assert_eq!(create.extra_hosts, [host("a", "1.2.3.4"), host("b", "::1")]);
-    assert_eq!([create.pid, create.ipc, create.uts, create.network], ["host", "shareable", "host", "none"]);
+    assert_eq!(
+        [create.pid, create.ipc, create.uts, create.networking.attachments[0].network.clone()],
+        ["host", "shareable", "host", "none"]
+    );
     assert_eq!((create.log.max_size, create.log.max_file), (10_000_000, 3));
     assert_eq!(create.pull, PullPolicy::Never);
     let attach = line.attach.unwrap();

@@ -11,7 +11,7 @@ use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
 use super::{device, quantity, resources, security};
-use crate::container::{ExtraHost, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
+use crate::container::{Attachment, ExtraHost, LogOptions, Mount, Networking, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
 
@@ -62,7 +62,7 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         pid: namespace(matches, "pid", &["", "private", "host"])?,
         ipc: namespace(matches, "ipc", &["", "private", "shareable", "host"])?,
         uts: namespace(matches, "uts", &["", "host"])?,
-        network: network(matches)?,
+        networking: networking(matches)?,
         log: log(matches)?,
         pull: pull(matches)?,
         auto_remove: spec::is_set(matches, "rm"),
@@ -164,17 +164,12 @@ fn choices(words: &[&str], container: bool) -> String {
     choices.join(", ")
 }
 
-fn network(matches: &ArgMatches) -> Result<String> {
-    let given = spec::texts(matches, "network");
-    if given.len() > 1 {
-        return Err(Failure::usage("several --network flags are not supported yet").into());
-    }
-    let text = given.into_iter().next().unwrap_or_default();
-    let container = text.strip_prefix("container:").is_some_and(|reference| !reference.is_empty());
-    if container || matches!(text.as_str(), "" | "default" | "bridge" | "none" | "host") {
-        return Ok(text);
-    }
-    Err(invalid("network", &text, "named networks are not supported yet; choose none, host, bridge or container:NAME"))
+fn networking(matches: &ArgMatches) -> Result<Networking> {
+    let attachments = spec::texts(matches, "network")
+        .into_iter()
+        .map(|network| Attachment { network, ..Attachment::default() })
+        .collect();
+    Ok(Networking { attachments, ..Networking::default() })
 }
 
 fn log(matches: &ArgMatches) -> Result<LogOptions> {

@@ -6,6 +6,7 @@
 
 pub mod handle;
 pub mod names;
+pub mod networking;
 pub mod random_name;
 pub mod resources;
 mod restart_policy;
@@ -15,6 +16,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
+pub use networking::{
+    Attachment, Dns, Endpoint, ExposedPort, Link, MacAddress, Networking, PortMapping, Protocol, Published,
+};
 pub use resources::{DeviceRate, HugepageLimit, Resources};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +101,9 @@ pub struct Config {
     pub process: Process,
     /// Namespaces shared or private.
     pub namespaces: Namespaces,
+    /// Networks, published ports, name resolution.
+    #[serde(default, skip_serializing_if = "Networking::is_default")]
+    pub networking: Networking,
     /// Host name inside.
     pub hostname: String,
     /// NIS domain name inside; empty for none.
@@ -246,10 +253,11 @@ pub enum NamespaceMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {
-    /// The default network. Until the bridge exists: a private namespace with loopback up.
+    /// A namespace of its own, connected to the networks of [`Config::networking`].
     #[default]
-    Default,
-    /// A private namespace with loopback only.
+    #[serde(alias = "default")]
+    Networks,
+    /// A namespace of its own with loopback only.
     None,
     /// The host's.
     Host,
@@ -444,6 +452,9 @@ pub struct State {
     /// What the user can do about `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Its connections to networks while it runs, in the order of their devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoint>,
     /// When the last run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
@@ -473,6 +484,7 @@ impl State {
             oom: None,
             error: String::new(),
             hint: None,
+            endpoints: Vec::new(),
             started: None,
             finished: None,
             restart_count: 0,

@@ -178,6 +178,7 @@ impl Engine {
                 attach: request.attach,
             },
             namespaces,
+            networking: request.networking.clone(),
             hostname,
             domainname: request.domainname.clone().unwrap_or_default(),
             mounts: mounts(&defaults.volumes, request)?,
@@ -219,21 +220,18 @@ impl Engine {
         if matches!(uts, NamespaceMode::Container(_)) {
             return Err(Failure::usage("--uts: invalid mode: a UTS namespace is private or host").into());
         }
-        let network = match request.network.split_once(':') {
-            Some(("container", peer)) => NetworkMode::Container(self.peer(peer)?),
-            None => match request.network.as_str() {
-                "" | "default" | "bridge" => NetworkMode::Default,
-                "none" => NetworkMode::None,
-                "host" => NetworkMode::Host,
-                other => {
-                    return Err(Failure::not_found(format!("network {other} not found"))
-                        .with_hint("this version has none, host and container:NAME")
-                        .into());
-                }
-            },
-            Some(_) => return Err(Failure::usage(format!("--network: invalid mode {:?}", request.network)).into()),
-        };
+        let network = self.network_mode(request)?;
         Ok(Namespaces { pid: mode(&request.pid, "pid")?, ipc: mode(&request.ipc, "ipc")?, uts, network })
+    }
+
+    fn network_mode(&self, request: &CreateRequest) -> Result<NetworkMode> {
+        let first = request.networking.attachments.first().map(|attachment| attachment.network.as_str());
+        Ok(match first.map_or(("", None), |first| first.split_once(':').map_or((first, None), |(a, b)| (a, Some(b)))) {
+            ("container", Some(peer)) => NetworkMode::Container(self.peer(peer)?),
+            ("none", None) => NetworkMode::None,
+            ("host", None) => NetworkMode::Host,
+            _ => NetworkMode::Networks,
+        })
     }
 
     /// The id of a container whose namespace is to be shared. A name of our own means nothing yet.
@@ -449,7 +447,7 @@ fn check_sysctls(request: &CreateRequest, namespaces: &Namespaces) -> Result<()>
                 .into());
         }
         let own_ipc = namespaces.ipc == NamespaceMode::Private;
-        let own_network = matches!(namespaces.network, NetworkMode::Default | NetworkMode::None);
+        let own_network = matches!(namespaces.network, NetworkMode::Networks | NetworkMode::None);
         if (ipc && !own_ipc) || (network && !own_network) {
             return Err(Failure::usage(format!("sysctl {key:?} is not allowed: its namespace is shared")).into());
         }

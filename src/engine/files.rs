@@ -55,7 +55,7 @@ mod tests {
     fn loopback_servers_stay_outside_unless_the_network_is_shared() {
         let host =
             "search corp\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\noptions ndots:2\n";
-        let own = resolv_conf(host, &NetworkMode::Default);
+        let own = resolv_conf(host, &NetworkMode::Networks);
         assert_eq!(own, "search corp\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\noptions ndots:2\n");
         assert_eq!(resolv_conf(host, &NetworkMode::Host), host);
     }

@@ -117,7 +117,7 @@ pub fn lower(layout: &Layout, config: &Config, cgroups: &Cgroups) -> Result<Lowe
 /// own bind low ports and ping.
 fn sysctls(config: &Config) -> HashMap<String, String> {
     let mut values = HashMap::new();
-    if matches!(config.namespaces.network, NetworkMode::Default | NetworkMode::None) {
+    if matches!(config.namespaces.network, NetworkMode::Networks | NetworkMode::None) {
         values.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         values.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
     }
@@ -187,7 +187,7 @@ fn namespaces(
         NamespaceMode::Container(peer) => list.push(join(peer, LinuxNamespaceType::Ipc, "ipc")?),
     }
     match &config.namespaces.network {
-        NetworkMode::Default | NetworkMode::None => list.push(own(LinuxNamespaceType::Network)),
+        NetworkMode::Networks | NetworkMode::None => list.push(own(LinuxNamespaceType::Network)),
         NetworkMode::Host => {}
         NetworkMode::Container(peer) => list.push(join(peer, LinuxNamespaceType::Network, "net")?),
     }

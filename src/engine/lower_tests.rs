@@ -32,6 +32,7 @@ fn config() -> Config {
             attach: Default::default(),
         },
         namespaces: Namespaces::default(),
+        networking: Default::default(),
         hostname: id.short().into(),
         domainname: String::new(),
         mounts: vec![],

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod logs;
 mod lower;
 mod lower_resources;
+pub mod network;
 mod pause;
 mod pipes;
 pub mod query;

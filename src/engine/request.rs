@@ -2,11 +2,14 @@
 //! line or of the caller's environment left to look up.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnetwork::IpNetwork;
+
 use crate::container::{
-    CgroupDriver, DeviceMapping, ExtraHost, LogOptions, Mount, Resources, RestartPolicy, Security, Streams, Tmpfs,
-    Ulimit,
+    Attachment, CgroupDriver, DeviceMapping, ExtraHost, LogOptions, Mount, Networking, Resources, RestartPolicy,
+    Security, Streams, Tmpfs, Ulimit,
 };
 
 /// Create a container.
@@ -79,8 +82,8 @@ pub struct CreateRequest {
     pub ipc: String,
     /// `--uts`: empty or `host`.
     pub uts: String,
-    /// `--network`: empty, `default`, `bridge`, `none`, `host` or `container:REF`.
-    pub network: String,
+    /// `--network`, `-p`, `--dns`, …; no attachment takes the default network.
+    pub networking: Networking,
     /// `--log-driver`, `--log-opt`.
     pub log: LogOptions,
     /// `--pull`.
@@ -202,4 +205,42 @@ pub struct RemoveRequest {
     pub force: bool,
     /// Remove its anonymous volumes too.
     pub volumes: bool,
+}
+
+/// Make a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkRequest {
+    /// Its name.
+    pub name: String,
+    /// `bridge`, `macvlan`, `ipvlan`.
+    pub driver: String,
+    /// `--subnet`, as given; host bits may be set.
+    pub subnets: Vec<IpNetwork>,
+    /// `--gateway`; each belongs to the subnet it lies in.
+    pub gateways: Vec<IpAddr>,
+    /// `--ip-range`, likewise.
+    pub ranges: Vec<IpNetwork>,
+    /// `--aux-address`, likewise.
+    pub auxiliary: Vec<(String, IpAddr)>,
+    /// `--internal`.
+    pub internal: bool,
+    /// `--ipv6`.
+    pub ipv6: bool,
+    /// `--attachable`.
+    pub attachable: bool,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--opt`, keys as given.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Connect a container to a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectRequest {
+    /// The container.
+    pub container: String,
+    /// The network and the wishes for it.
+    pub attachment: Attachment,
+    /// Private names for other containers.
+    pub links: Vec<crate::container::Link>,
 }

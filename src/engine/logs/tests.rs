@@ -154,6 +154,7 @@ fn config(log: LogOptions) -> Config {
             attach: Streams::default(),
         },
         namespaces: Namespaces::default(),
+        networking: Default::default(),
         hostname: "x".into(),
         domainname: String::new(),
         mounts: vec![],

@@ -181,7 +181,7 @@ fn mounts(config: &Config) -> Vec<MountSummary> {
 /// The name of a network as listings and `inspect` show it.
 pub(super) fn network_name(mode: &NetworkMode) -> String {
     match mode {
-        NetworkMode::Default => "bridge".to_owned(),
+        NetworkMode::Networks => "bridge".to_owned(),
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::Container(id) => format!("container:{id}"),

@@ -40,6 +40,7 @@ fn config(name: &str, second: i64) -> Config {
             attach: Streams::default(),
         },
         namespaces: Namespaces::default(),
+        networking: Default::default(),
         hostname: "h".into(),
         domainname: String::new(),
         mounts: vec![
