@@ -1,9 +1,11 @@
-//! The one network call that a container without a network needs.
+//! Network namespaces, and the one device that each has.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// Sets the loopback device of this network namespace up (netdevice(7), SIOCSIFFLAGS). The kernel
 /// then gives it 127.0.0.1 and ::1 by itself.
@@ -20,4 +22,37 @@ pub fn loopback_up() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Runs `action` with the calling thread in another network namespace (setns(2)). What it opens there
+/// goes on working there.
+///
+/// # Errors
+/// When the namespace cannot be entered. A thread that cannot come back would do everything else in
+/// the wrong place, so the process ends there.
+pub fn inside<T>(namespace: BorrowedFd<'_>, action: impl FnOnce() -> T) -> io::Result<T> {
+    let own = own_namespace()?;
+    move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+    let value = action();
+    if move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+        std::process::abort();
+    }
+    Ok(value)
+}
+
+/// A handle on the calling thread's network namespace.
+pub fn own_namespace() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// A new network namespace with its loopback device up; it goes when its last handle does.
+pub fn new_namespace() -> io::Result<OwnedFd> {
+    let own = own_namespace()?;
+    // SAFETY: only the network namespace of this thread changes; descriptors and memory stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    let made = own_namespace().and_then(|made| loopback_up().map(|()| made));
+    if move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+        std::process::abort();
+    }
+    made
 }
