@@ -12,6 +12,7 @@ use tracing::debug_span;
 
 use super::events::{Action, Kind};
 use super::lifecycle::signal_number;
+use super::network::resolve::{Resolved, exposed_ports};
 use super::request::{CreateRequest, PullPolicy};
 use super::{Engine, devices, files, recover, resources, shim};
 use crate::cgroup::systemd;
@@ -47,12 +48,13 @@ impl Engine {
     pub fn create(&self, request: &CreateRequest) -> Result<Created> {
         let image = debug_span!("resolve image").in_scope(|| self.resolve_image(&request.image, request.pull))?;
         let id = ContainerId::random().context("make a container id")?;
-        let mut config = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
+        let (mut config, mut warnings) =
+            debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
         let place = resources::place(&config)?;
         if place.unit().is_some() {
             systemd::require()?;
         }
-        let warnings = debug_span!("check limits").in_scope(|| resources::fit(&mut config.resources, &place))?;
+        warnings.extend(debug_span!("check limits").in_scope(|| resources::fit(&mut config.resources, &place))?);
         if let Some(name) = &request.name {
             names::validate(name)?;
             self.heal_name_holder(name)?;
@@ -78,7 +80,7 @@ impl Engine {
     pub fn plan_of(&self, request: &CreateRequest) -> Result<serde_json::Value> {
         let image = self.resolve_image(&request.image, request.pull)?;
         let id = ContainerId::random().context("make a container id")?;
-        let mut config = self.config(&id, &image, request)?;
+        let (mut config, _) = self.config(&id, &image, request)?;
         if let Some(name) = &request.name {
             config.name.clone_from(name);
         }
@@ -106,8 +108,9 @@ impl Engine {
             .into())
     }
 
-    /// Everything a request and an image say, merged and checked. Nothing is made.
-    fn config(&self, id: &ContainerId, image: &Image, request: &CreateRequest) -> Result<Config> {
+    /// Everything a request and an image say, merged and checked, and what the user should know of it.
+    /// Nothing is made.
+    fn config(&self, id: &ContainerId, image: &Image, request: &CreateRequest) -> Result<(Config, Vec<String>)> {
         let defaults = &image.defaults;
         let user = request.user.clone().unwrap_or_else(|| defaults.user.clone());
         // An entrypoint of the user's makes the image's command meaningless, as with Docker.
@@ -125,7 +128,9 @@ impl Engine {
         if request.auto_remove && !request.restart.is_no() {
             return Err(Failure::usage("can't create 'AutoRemove' container with restart policy").into());
         }
-        let namespaces = self.namespaces(request)?;
+        let Resolved { mode, networking, warnings } =
+            self.resolve_networking(request, &exposed_ports(&defaults.exposed_ports))?;
+        let namespaces = self.namespaces(request, mode)?;
         let hostname = hostname(id, request, &namespaces)?;
         let workdir = request.workdir.clone().or_else(|| Some(defaults.workdir.clone())).filter(|dir| !dir.is_empty());
         let workdir = absolute(workdir.as_deref().unwrap_or("/"), "working directory")?;
@@ -159,7 +164,7 @@ impl Engine {
         signal_number(&stop_signal)?;
         let mut labels = defaults.labels.clone();
         labels.extend(request.labels.clone());
-        Ok(Config {
+        let config = Config {
             version: FORMAT_VERSION,
             id: id.clone(),
             name: String::new(),
@@ -178,7 +183,7 @@ impl Engine {
                 attach: request.attach,
             },
             namespaces,
-            networking: request.networking.clone(),
+            networking,
             hostname,
             domainname: request.domainname.clone().unwrap_or_default(),
             mounts: mounts(&defaults.volumes, request)?,
@@ -201,10 +206,11 @@ impl Engine {
             stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             auto_remove: request.auto_remove,
             restart: request.restart,
-        })
+        };
+        Ok((config, warnings))
     }
 
-    fn namespaces(&self, request: &CreateRequest) -> Result<Namespaces> {
+    fn namespaces(&self, request: &CreateRequest, network: NetworkMode) -> Result<Namespaces> {
         let mode = |text: &str, what: &str| -> Result<NamespaceMode> {
             match text.split_once(':') {
                 Some(("container", peer)) => Ok(NamespaceMode::Container(self.peer(peer)?)),
@@ -220,18 +226,7 @@ impl Engine {
         if matches!(uts, NamespaceMode::Container(_)) {
             return Err(Failure::usage("--uts: invalid mode: a UTS namespace is private or host").into());
         }
-        let network = self.network_mode(request)?;
         Ok(Namespaces { pid: mode(&request.pid, "pid")?, ipc: mode(&request.ipc, "ipc")?, uts, network })
-    }
-
-    fn network_mode(&self, request: &CreateRequest) -> Result<NetworkMode> {
-        let first = request.networking.attachments.first().map(|attachment| attachment.network.as_str());
-        Ok(match first.map_or(("", None), |first| first.split_once(':').map_or((first, None), |(a, b)| (a, Some(b)))) {
-            ("container", Some(peer)) => NetworkMode::Container(self.peer(peer)?),
-            ("none", None) => NetworkMode::None,
-            ("host", None) => NetworkMode::Host,
-            _ => NetworkMode::Networks,
-        })
     }
 
     /// The id of a container whose namespace is to be shared. A name of our own means nothing yet.
@@ -300,9 +295,9 @@ impl Engine {
         let directory = self.layout().container(&config.id);
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         for (name, text) in [
-            ("hosts", files::hosts(config)),
+            ("hosts", files::hosts(config, &[])),
             ("hostname", files::hostname(config)),
-            ("resolv.conf", files::resolv_conf(&host, &config.namespaces.network)),
+            ("resolv.conf", files::resolv_conf(&host, config)),
         ] {
             let path = directory.join(name);
             // Nobody else looks before the container is started, so no temporary is needed. Readable

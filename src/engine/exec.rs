@@ -57,6 +57,7 @@ impl Engine {
                 cgroup: directory.as_ref().map(AsFd::as_fd),
                 streams: pipes.child.each_ref().map(AsFd::as_fd),
                 target: Some(target.as_fd()),
+                gated: false,
             })
         };
         let prepared = prepare(group.v2_dir_fd()?).or_else(|error| match record.live_init() {

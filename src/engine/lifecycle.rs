@@ -268,6 +268,8 @@ impl Engine {
         }
         let _lock = handle::lock(self.layout(), id)?;
         self.discard_cgroup(id)?;
+        self.forget_owner(id.as_str())?;
+        self.firewall().unpublish_owner(id.as_str())?;
         names::release_all(self.layout(), id)?;
         self.discard_directories(id)?;
         self.note_by_id(id, Action::Destroy);

@@ -69,6 +69,8 @@ impl Engine {
     /// Does the clean-up of a shim that was killed and writes down the end of its container.
     fn heal(&self, container: &mut Locked) -> Result<()> {
         self.discard_cgroup(container.id())?;
+        container.state.endpoints.clear();
+        self.release_by_owner(&container.config)?;
         let _ = fs::remove_file(self.layout().socket(container.id()));
         let rebooted = container.state.boot_id != process::boot_id();
         container.state.error = if container.state.status == Status::Restarting {

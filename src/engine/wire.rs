@@ -6,6 +6,7 @@
 //!        ──Wait{run}, WaitNext──▶                     (stop, wait, rm: no streams)
 //!        ──Signal(n), Resize(size)──▶
 //!        ──LookAgain──▶                               (stop, rm: no run is to come)
+//!        ──NetworksChanged──▶                         (network connect, disconnect)
 //!        ◀── Steps, then Started or Failed            (to the client that started it)
 //!        ◀── Detached                                 (detach keys were typed)
 //!        ◀── OutputFailed{errno}                      (its terminal hung up, its pipe has no reader)
@@ -46,6 +47,8 @@ pub enum Request {
     WaitNext,
     /// The record has changed: whether the container is still to be started again stands there.
     LookAgain,
+    /// The container's networks have changed: which they are stands in the record.
+    NetworksChanged,
     /// Pass a signal on to the first process.
     Signal(i32),
     /// The client's window has another size.

@@ -18,6 +18,8 @@
 //! "The host" is the network namespace of the calling process, so that the engine works inside a
 //! namespace as it does on a machine.
 
+pub mod attach;
+pub mod bridge;
 pub mod dns;
 pub mod firewall;
 pub mod ipam;

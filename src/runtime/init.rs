@@ -18,7 +18,7 @@ use super::plan::{InitPlan, Step};
 use super::rootfs::{Call, CallFailed, Root};
 use super::user::Identity;
 use super::{
-    PLAN_DESCRIPTOR, REPORT_DESCRIPTOR, Report, StartFailure, StepTime, TARGET_DESCRIPTOR, copy_up, diagnose, identity,
+    GATE_DESCRIPTOR, PLAN_DESCRIPTOR, REPORT_DESCRIPTOR, Report, StartFailure, StepTime, TARGET_DESCRIPTOR, copy_up, diagnose, identity,
     monotonic_micros,
 };
 use crate::error::{Class, Failure};
@@ -70,6 +70,16 @@ pub fn main() -> i32 {
 fn root_identity() -> Result<(u64, u64)> {
     let found = rustix::fs::stat("/").call("stat").context("inspect the root directory")?;
     Ok((found.st_dev, found.st_ino))
+}
+
+/// Waits at the gate. A parent that died, or could not make the network and says so itself, closes it
+/// without a word.
+fn await_network() -> Result<()> {
+    let mut byte = [0];
+    match File::from(fd::inherited(GATE_DESCRIPTOR)?).read(&mut byte).context("await the network")? {
+        1 => Ok(()),
+        _ => process::exit_now(125),
+    }
 }
 
 /// The whole plan, or `None` when the parent died while writing it.
@@ -163,6 +173,7 @@ impl Init {
             Step::OpenTerminal { size, console } => {
                 self.open_terminal(*size, *console).context("open a terminal in the container")?;
             }
+            Step::AwaitNetwork => await_network()?,
             Step::Sysctls { values } => self.root()?.write_sysctls(values)?,
             Step::ReadOnlyPaths { paths } => self.root()?.make_read_only(paths)?,
             Step::MaskPaths { paths } => self.root()?.mask(paths)?,

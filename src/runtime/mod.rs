@@ -6,6 +6,7 @@
 //!   Spec + Launch ──plan::lower──▶ Plan
 //!                                    spawn::prepare ── clone3, execveat ──────────▶ reads descriptor 3
 //!      (records the pid)             Prepared::release ── InitPlan as JSON, EOF ──▶ walks the steps
+//!      (makes the network)           Released::open_gate ── one byte ─────────────▶ goes on past AwaitNetwork
 //!                                    ◀── Report::Step … (when timed)
 //!                                    ◀── Report::Console + descriptor (with -t)
 //!                                    ◀── Report::Moved + descriptor (exec)
@@ -47,6 +48,9 @@ pub const REPORT_DESCRIPTOR: i32 = 4;
 /// Descriptor of the entered container's first process, for exec.
 pub const TARGET_DESCRIPTOR: i32 = 5;
 
+/// Descriptor on which init waits until its network is ready; a start has no target, so the number is free.
+pub const GATE_DESCRIPTOR: i32 = 5;
+
 /// What a start needs and the OCI spec cannot say.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
@@ -70,6 +74,8 @@ pub struct Launch {
     pub seal: Vec<String>,
     /// Mount namespace of the container whose `/dev/shm` and `/dev/mqueue` are shared.
     pub ipc_peer: Option<PathBuf>,
+    /// The parent makes the network meanwhile and opens the gate when it is ready.
+    pub await_network: bool,
     /// Report each step with its time.
     pub timed: bool,
 }

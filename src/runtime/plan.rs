@@ -76,6 +76,8 @@ pub enum Step {
     MakeDirectory { path: String },
     /// Open a terminal in the container's devpts and make it the standard streams.
     OpenTerminal { size: Option<Size>, console: bool },
+    /// Wait until the parent has connected the network namespace; end with the parent.
+    AwaitNetwork,
     /// Write namespaced kernel parameters through a verified procfs.
     Sysctls { values: Vec<(String, String)> },
     /// Mount over paths of `/proc` and `/sys` themselves, read-only.
@@ -180,6 +182,7 @@ impl Step {
             Step::MakeDevices { .. } => "make devices".into(),
             Step::MakeDirectory { path } => format!("make directory {path}"),
             Step::OpenTerminal { .. } => "open terminal".into(),
+            Step::AwaitNetwork => "await the network".into(),
             Step::Sysctls { .. } => "set kernel parameters".into(),
             Step::ReadOnlyPaths { .. } => "make paths read-only".into(),
             Step::MaskPaths { .. } => "mask paths".into(),
@@ -282,6 +285,11 @@ pub fn lower(spec: &Spec, launch: &Launch) -> Result<Plan> {
     let cwd = process.cwd().to_string_lossy().into_owned();
     if cwd != "/" {
         steps.push(Step::MakeDirectory { path: cwd.clone() });
+    }
+    // As late as can be: the parent makes the network while the steps above are done. Some parameters
+    // are those of its devices.
+    if launch.await_network {
+        steps.push(Step::AwaitNetwork);
     }
     if let Some(values) = linux.sysctl().as_ref().filter(|values| !values.is_empty()) {
         let mut values: Vec<_> = values.iter().map(|(key, value)| (key.clone(), value.clone())).collect();

@@ -33,6 +33,8 @@ pub struct Birth<'a> {
     pub streams: [BorrowedFd<'a>; 3],
     /// Handle on the process whose namespaces are entered (exec).
     pub target: Option<BorrowedFd<'a>>,
+    /// It waits for its network (not together with `target`).
+    pub gated: bool,
 }
 
 /// An init that exists and waits for its plan.
@@ -41,6 +43,7 @@ pub struct Prepared {
     /// The process.
     pub child: Child,
     plan: OwnedFd,
+    gate: Option<OwnedFd>,
     report: Channel,
 }
 
@@ -49,6 +52,7 @@ pub struct Prepared {
 pub struct Released {
     /// The process.
     pub child: Child,
+    gate: Option<OwnedFd>,
     report: Channel,
 }
 
@@ -76,6 +80,13 @@ pub fn prepare(birth: &Birth<'_>) -> Result<Prepared> {
     let [input, output, error] = birth.streams;
     let mut files = vec![input, output, error, plan_read.as_fd(), report_child.as_fd()];
     files.extend(birth.target);
+    let gate = if birth.gated {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).context("make a pipe for the gate")?;
+        Some((read, write))
+    } else {
+        None
+    };
+    files.extend(gate.as_ref().map(|(read, _)| read.as_fd()));
     let child = process::spawn(&Spawn {
         program: birth.program,
         arguments: &arguments,
@@ -84,7 +95,7 @@ pub fn prepare(birth: &Birth<'_>) -> Result<Prepared> {
         files: &files,
     })
     .context("clone init")?;
-    Ok(Prepared { child, plan: plan_write, report })
+    Ok(Prepared { child, plan: plan_write, gate: gate.map(|(_, write)| write), report })
 }
 
 impl Prepared {
@@ -93,11 +104,23 @@ impl Prepared {
         let text = serde_json::to_vec(plan).context("encode the plan")?;
         // An init that died meanwhile makes this fail with EPIPE; its end is told by the report.
         let _ = File::from(self.plan).write_all(&text);
-        Ok(Released { child: self.child, report: self.report })
+        Ok(Released { child: self.child, gate: self.gate, report: self.report })
     }
 }
 
 impl Released {
+    /// Tells init that its network is ready. Dropping this value instead ends it.
+    pub fn open_gate(&mut self) {
+        // An init that has failed meanwhile says so itself.
+        let _ = self.gate.take().map(|gate| File::from(gate).write_all(&[1]));
+    }
+
+    /// Ends init, whatever it is doing, and reaps it.
+    pub fn abandon(self) {
+        let _ = process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+        wait_for_end(&self.child);
+    }
+
     /// Waits until the command has been executed, or for the reason why not; then init is reaped.
     /// Timed steps are appended to `steps`.
     pub fn wait(mut self, steps: &mut Vec<StepTime>) -> Result<Started, StartFailure> {

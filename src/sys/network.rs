@@ -56,3 +56,40 @@ pub fn new_namespace() -> io::Result<OwnedFd> {
     }
     made
 }
+
+/// What the kernel says of a device when it is asked by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceState {
+    /// Its number within the namespace.
+    pub index: u32,
+    /// It is set up.
+    pub up: bool,
+}
+
+/// Looks for a device of the calling thread's network namespace by two ioctls (netdevice(7)), which
+/// is all that a start needs to know; `None` when there is none of that name.
+pub fn device_state(name: &str) -> io::Result<Option<DeviceState>> {
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ {
+        return Ok(None);
+    }
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let index = match rustix::net::netdevice::name_to_index(&socket, name) {
+        Err(rustix::io::Errno::NODEV) => return Ok(None),
+        result => result?,
+    };
+    // SAFETY: all-zero is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *slot = byte as libc::c_char;
+    }
+    // SAFETY: SIOCGIFFLAGS reads and writes an `ifreq` that outlives the call.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } != 0 {
+        return match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            error => Err(error),
+        };
+    }
+    // SAFETY: SIOCGIFFLAGS has filled this field of the union.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(Some(DeviceState { index, up: i32::from(flags) & libc::IFF_UP != 0 }))
+}

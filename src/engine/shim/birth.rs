@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::network::{self, RunNetwork};
 use super::Steps;
 use crate::cgroup::systemd::{self, Scope};
 use crate::cgroup::{Cgroups, Group, limits};
@@ -15,6 +16,7 @@ use crate::container::{Config, ProcessRef};
 use crate::engine::Engine;
 use crate::engine::logs::LogWriter;
 use crate::engine::lower::{self, Lowered};
+use crate::engine::network::resolve::is_networked;
 use crate::engine::{pipes::Pipes, resources};
 use crate::error::Failure;
 use crate::runtime::StartFailure;
@@ -39,6 +41,8 @@ pub(super) struct Running {
     pub(super) ends: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
     pub(super) log: LogWriter,
     pub(super) group: Group,
+    /// What it holds of its networks; `None` without any.
+    pub(super) network: Option<RunNetwork>,
 }
 
 pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Result<Running, StartFailure> {
@@ -54,6 +58,7 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
         steps.time("lower to a spec", || lower::lower(layout, &config, &cgroups)).map_err(at("lower to a spec"))?;
     launch.terminal_size = size;
     launch.timed = steps.timed;
+    launch.await_network = is_networked(&config);
 
     let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
     let place = resources::place(&config).map_err(at("make cgroup"))?;
@@ -82,6 +87,7 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
                 cgroup: birth_group.as_ref().map(AsFd::as_fd),
                 streams: pipes.child.each_ref().map(AsFd::as_fd),
                 target: None,
+                gated: launch.await_network,
             })
         })
         .map_err(at("clone init"))?;
@@ -120,13 +126,22 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
     // The pid is on disk before init is let go: whatever happens next, the record names it.
     let pid = prepared.pid();
     steps.time("record starting", || record_starting(container, pid)).map_err(at("record starting"))?;
+    let mut released = prepared.release(&plan).map_err(at("hand over the plan"))?;
+    // While init mounts the container's root. It waits at the gate before it goes on to the command.
+    let network = match network::connect(engine, container, pid, steps) {
+        Ok(network) => network,
+        Err(error) => {
+            released.abandon();
+            return Err(at("connect to networks")(error));
+        }
+    };
+    released.open_gate();
     let mut init_steps = Vec::new();
-    let released = prepared.release(&plan).map_err(at("hand over the plan"))?;
     let started = released.wait(&mut init_steps);
     steps.list.extend(init_steps.into_iter().map(|step| ("init".to_owned(), step)));
     let started = started?;
     drop(held);
-    Ok(Running { started, ends: pipes.ours, log, group })
+    Ok(Running { started, ends: pipes.ours, log, group, network })
 }
 
 /// An init that has not been released is killed when the start fails before that: closing the plan
@@ -167,6 +182,7 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
     state.hint = None;
     state.oom_killed = false;
     state.oom = None;
+    state.endpoints.clear();
     state.started = Some(Timestamp::now());
     state.finished = None;
     container.transition(Status::Starting)
@@ -176,6 +192,7 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
 pub fn plan_as_data(engine: &Engine, config: &Config) -> Result<serde_json::Value> {
     let cgroups = Cgroups::detect()?;
     let Lowered { spec, mut launch, .. } = lower::lower(engine.layout(), config, &cgroups)?;
+    launch.await_network = is_networked(config);
     let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
     let group = cgroups.group_with(&resources::place(config)?, &limits::extra_controllers(&limits));
     launch.cgroup_tasks = group.join_files();

@@ -8,6 +8,7 @@
 
 mod birth;
 mod memory;
+mod network;
 mod restart;
 mod runs;
 mod watch;
@@ -125,12 +126,14 @@ impl Steps {
 }
 
 /// Takes away what a failed start has made, and notes why it failed. The code that stands for it.
-fn undo(container: &mut Locked, failure: &StartFailure) -> i32 {
+fn undo(engine: &Engine, container: &mut Locked, failure: &StartFailure) -> i32 {
     if let (Ok(cgroups), Ok(place)) = (Cgroups::detect(), resources::place(&container.config)) {
         let group = cgroups.group(&place);
         // The command may run already: the last step of a start is the record.
         let _ = group.kill_all().and_then(|()| group.remove());
     }
+    let endpoints = std::mem::take(&mut container.state.endpoints);
+    let _ = engine.release(&container.config.id, &endpoints);
     container.state.error = failure.failure.to_string();
     container.state.hint.clone_from(&failure.failure.hint);
     match failure.failure.class {
@@ -146,7 +149,7 @@ fn refuse(engine: &Engine, mut orders: Orders, failure: StartFailure) {
     let id = orders.container.id().clone();
     let _ = std::fs::remove_file(layout.socket(&id));
     let container = &mut orders.container;
-    container.state.exit_code = undo(container, &failure);
+    container.state.exit_code = undo(engine, container, &failure);
     container.state.finished = Some(Timestamp::now());
     // A container that has never run stays *created*, as with Docker.
     container.state.status = orders.before;

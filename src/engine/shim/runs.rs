@@ -63,7 +63,7 @@ impl Shim<'_> {
     /// What a user waits for comes first and is quick: the record, the name. Deleting directories
     /// comes last, when nobody waits any more.
     fn live(&mut self, container: Locked, running: Running, lent: Option<Lent>) -> Next {
-        let Running { started: Started { child, console }, ends, log, group } = running;
+        let Running { started: Started { child, console }, ends, log, group, network } = running;
         let began = Instant::now();
         let config = container.config.clone();
         let process = container.state.init;
@@ -80,7 +80,7 @@ impl Shim<'_> {
         let code = match streams {
             Some(mut streams) => {
                 streams.clients.extend(lent.map(|lent| Client::new(0, lent)));
-                self.run = Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()) });
+                self.run = Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()), network });
                 process::trim_memory();
                 self.until_end()
             }
@@ -100,6 +100,8 @@ impl Shim<'_> {
         }
         let (clients, oom) = self.run.take().map_or((Vec::new(), None), |mut run| {
             run.streams.drain();
+            // With its sockets goes the last that keeps the network namespace, and its devices, alive.
+            drop(run.network);
             (run.streams.clients, run.memory.report(&self.id))
         });
         if !config.auto_remove {
@@ -113,6 +115,9 @@ impl Shim<'_> {
                 }
                 container.state.oom_killed |= oom.is_some();
                 container.state.oom = oom.or(container.state.oom.take());
+                let endpoints = std::mem::take(&mut container.state.endpoints);
+                // What could not be given back is found by the next that needs it.
+                let _ = self.engine.release(&self.id, &endpoints);
                 self.record_end(&mut container, code, lasted)
             }
             // Gone already: somebody removed it by force.
@@ -155,7 +160,7 @@ impl Shim<'_> {
             }
             Err(failure) => {
                 // A run like any other, only that nothing ran.
-                let code = undo(&mut container, &failure);
+                let code = undo(self.engine, &mut container, &failure);
                 let next = self.record_end(&mut container, code, Duration::ZERO);
                 drop(container);
                 self.tell_end(code, Vec::new());

@@ -8,13 +8,15 @@ use rustix::event::{PollFlags, Timespec};
 
 use super::Orders;
 use super::memory::Memory;
-use crate::container::handle::Locked;
+use super::network::RunNetwork;
+use crate::container::handle::{self, Locked};
 use crate::container::{ContainerId, ProcessRef};
 use crate::engine::Engine;
 use crate::engine::events::Action;
 use crate::engine::recover::UNKNOWN_EXIT;
 use crate::engine::streams::{Client, Lent, Streams, Watch};
 use crate::engine::wire::{Notice, Request};
+use crate::net::dns;
 use crate::sys::channel::{self, Channel, Received};
 use crate::sys::tty::{RawMode, Size};
 use crate::sys::{process, tty};
@@ -57,6 +59,7 @@ pub(super) struct Run {
     pub(super) pidfd: OwnedFd,
     pub(super) streams: Streams,
     pub(super) memory: Memory,
+    pub(super) network: Option<RunNetwork>,
 }
 
 /// A client whose run has ended with this code.
@@ -69,6 +72,7 @@ struct Parting {
 enum Event {
     Ended,
     Memory,
+    Name(dns::Token),
     Connection,
     Peer(u64),
     Stream(Watch),
@@ -147,6 +151,10 @@ impl<'a> Shim<'a> {
             match event {
                 Event::Ended => ended = true,
                 Event::Memory => self.memory_ran_out(),
+                Event::Name(token) => {
+                    let network = self.run.as_mut().and_then(|run| run.network.as_mut());
+                    network.into_iter().for_each(|network| network.handle(token));
+                }
                 Event::Connection => self.welcome(),
                 Event::Peer(token) => self.hear(token),
                 Event::Stream(watch) => self.move_bytes(watch),
@@ -176,6 +184,7 @@ impl<'a> Shim<'a> {
         let rest = std::mem::take(&mut self.short_of_descriptors);
         let mut watched: Vec<(Watch, BorrowedFd<'_>, PollFlags)> = Vec::new();
         let mut events: Vec<Event> = Vec::new();
+        let mut questions = Vec::new();
         let mut set = Vec::new();
         if let Some(run) = &self.run {
             run.streams.watch(&mut watched);
@@ -185,6 +194,11 @@ impl<'a> Shim<'a> {
                 events.push(Event::Memory);
                 set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
             }
+            run.network.iter().for_each(|network| network.watch(&mut questions));
+        }
+        for (token, descriptor, flags) in questions {
+            events.push(Event::Name(token));
+            set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
         }
         for parting in &self.parting {
             parting.client.watch(&mut watched);
@@ -203,7 +217,9 @@ impl<'a> Shim<'a> {
         }
         let rest = (rest || self.run.as_ref().is_some_and(|run| run.streams.is_resting())).then_some(REST);
         let look = self.run.as_ref().and_then(|run| run.memory.next_look());
-        let left = deadline.into_iter().chain(look).min();
+        let network = self.run.as_ref().and_then(|run| run.network.as_ref());
+        let answer = network.and_then(RunNetwork::next_deadline);
+        let left = deadline.into_iter().chain(look).chain(answer).min();
         let left = left.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let limit = rest.into_iter().chain(left).min().and_then(|limit| Timespec::try_from(limit).ok());
         if rustix::event::poll(&mut set, limit.as_ref()).is_err() {
@@ -212,6 +228,9 @@ impl<'a> Shim<'a> {
         let ready: Vec<bool> = set.iter().map(|entry| !entry.revents().is_empty()).collect();
         if let Some(run) = &mut self.run {
             run.streams.wake();
+            if answer.is_some_and(|answer| answer <= Instant::now()) {
+                run.network.iter_mut().for_each(RunNetwork::expire);
+            }
         }
         let mut events: Vec<Event> =
             events.into_iter().zip(ready).filter_map(|(event, ready)| ready.then_some(event)).collect();
@@ -277,6 +296,13 @@ impl<'a> Shim<'a> {
             },
             Ok(Received::Message(Request::WaitNext, _)) => {}
             Ok(Received::Message(Request::LookAgain, _)) => self.look_again = true,
+            Ok(Received::Message(Request::NetworksChanged, _)) => {
+                if let Some(network) = run.and_then(|run| run.network.as_mut())
+                    && let Ok(record) = handle::load(self.engine.layout(), &self.id)
+                {
+                    network.changed(self.engine, &record.config, &record.state.endpoints);
+                }
+            }
             Ok(Received::Message(Request::Signal(signal), _)) => {
                 if let Some(run) = run {
                     self.engine.note_by_id(&self.id, Action::Kill { signal });

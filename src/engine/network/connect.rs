@@ -1,0 +1,200 @@
+//! `network connect` and `network disconnect`, of containers that run and of those that do not.
+
+use std::os::fd::AsFd;
+
+use anyhow::Result;
+
+use super::plug::{self, set_routes};
+use crate::container::handle::{self, Locked};
+use crate::container::{Attachment, NetworkMode};
+use crate::engine::request::ConnectRequest;
+use crate::engine::wire::Request;
+use crate::engine::{Engine, files};
+use crate::error::Failure;
+use crate::net::attach;
+use crate::net::link::Links;
+use crate::net::{Driver, Endpoint, Network};
+use crate::sys::channel::Channel;
+
+impl Engine {
+    /// Connects a container, running or not, to a network.
+    pub fn network_connect(&self, request: &ConnectRequest) -> Result<()> {
+        let id = handle::find(self.layout(), &request.container)?;
+        let mut container = self
+            .lock_settled(&id)?
+            .ok_or_else(|| Failure::not_found(format!("No such container: {}", request.container)))?;
+        if container.config.namespaces.network != NetworkMode::Networks {
+            return Err(not_on_networks(&container));
+        }
+        let network = self.network_named(&request.attachment.network)?;
+        let attachments = &container.config.networking.attachments;
+        if attachments.iter().any(|attachment| attachment.network == network.name) {
+            return Err(Failure::conflict(format!(
+                "endpoint with name {} already exists in network {}",
+                container.config.name, network.name
+            ))
+            .into());
+        }
+        let attachment = Attachment { network: network.name.clone(), ..request.attachment.clone() };
+        let links = self.resolve_links(&request.links)?;
+        container.config.networking.links.extend(links);
+        container.config.networking.attachments.push(attachment.clone());
+        let init = container.record().live_init();
+        let Some(init) = init else {
+            container.save_config()?;
+            return Ok(());
+        };
+        let namespace = plug::namespace_of(init.pid)?;
+        // Checked after opening: the number still belongs to that process.
+        if container.record().live_init() != Some(init) {
+            return Err(Failure::conflict(format!("container {} ended just now", container.config.name)).into());
+        }
+        let mut inside = attach::open(namespace.as_fd())?;
+        let records = self.networks();
+        let lock = records.lock()?;
+        let bridge = self.raise(&lock, &network)?;
+        let interface = inside.free_interface()?;
+        let endpoint = self.claim_one(&lock, &container.config, &network, &attachment, interface)?;
+        drop(lock);
+        // On record before it is made: whoever finds the container dead gives it back.
+        container.state.endpoints.push(endpoint.clone());
+        let made = container.save_state().and_then(|()| container.save_config()).and_then(|()| {
+            attach::connect(&mut Links::open()?, &mut inside, &network, bridge, &endpoint)?;
+            set_routes(&mut inside, &container.config, &container.state.endpoints)?;
+            files::refresh(self.layout(), &container.config, &container.state.endpoints)
+        });
+        if let Err(error) = made {
+            let _ = inside.disconnect(&endpoint.interface);
+            container.state.endpoints.pop();
+            container.config.networking.attachments.pop();
+            let _ = container.save_config();
+            let _ = container.save_state();
+            let _ = self.release(&id, std::slice::from_ref(&endpoint));
+            return Err(error);
+        }
+        self.tell_networks_changed(&container);
+        self.note_connection(&network, &container, "connect");
+        Ok(())
+    }
+
+    /// Disconnects a container from a network. With `force` a container that cannot be found is no
+    /// obstacle.
+    pub fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
+        let network = self.network_named(network)?;
+        let id = match handle::find(self.layout(), container) {
+            Ok(id) => id,
+            Err(error) => return if force { Ok(()) } else { Err(error) },
+        };
+        let mut container = self
+            .lock_settled(&id)?
+            .ok_or_else(|| Failure::not_found(format!("No such container: {container}")))?;
+        let wished = container.config.networking.attachments.iter().position(|wish| wish.network == network.name);
+        let had = container.state.endpoints.iter().position(|endpoint| endpoint.network_id == network.id);
+        if wished.is_none() && had.is_none() {
+            return Err(Failure::conflict(format!(
+                "container {} is not connected to network {}",
+                container.config.name, network.name
+            ))
+            .into());
+        }
+        if let Some(index) = wished {
+            container.config.networking.attachments.remove(index);
+        }
+        container.save_config()?;
+        if let Some(index) = had {
+            let endpoint = container.state.endpoints[index].clone();
+            self.release(&id, std::slice::from_ref(&endpoint))?;
+            container.state.endpoints.remove(index);
+            self.move_ports(&mut container, &endpoint)?;
+            if let Some(init) = container.record().live_init() {
+                let namespace = plug::namespace_of(init.pid)?;
+                let mut inside = attach::open(namespace.as_fd())?;
+                inside.disconnect(&endpoint.interface)?;
+                set_routes(&mut inside, &container.config, &container.state.endpoints)?;
+            }
+            container.save_state()?;
+            files::refresh(self.layout(), &container.config, &container.state.endpoints)?;
+            self.tell_networks_changed(&container);
+        }
+        self.note_connection(&network, &container, "disconnect");
+        Ok(())
+    }
+
+    /// Published ports of a connection that is gone lead to another one, if there is one that can
+    /// have them; the sockets that hold them stay with the shim.
+    fn move_ports(&self, container: &mut Locked, gone: &Endpoint) -> Result<()> {
+        if gone.published.is_empty() {
+            return Ok(());
+        }
+        let id = container.id().clone();
+        for endpoint in &mut container.state.endpoints {
+            let Some(network) = self.networks().by_name(&endpoint.network)? else { continue };
+            if network.driver != Driver::Bridge || network.internal {
+                continue;
+            }
+            endpoint.published = gone
+                .published
+                .iter()
+                .filter_map(|port| {
+                    let mut port = *port;
+                    port.target.set_ip(endpoint.address(port.target.is_ipv6())?);
+                    Some(port)
+                })
+                .collect();
+            return self.firewall().publish(id.as_str(), &network, &endpoint.published);
+        }
+        Ok(())
+    }
+
+    /// A network by name or id; the default one is made when it is named.
+    pub(in crate::engine) fn network_named(&self, reference: &str) -> Result<Network> {
+        let records = self.networks();
+        match reference {
+            "" | "default" | crate::net::DEFAULT_NETWORK => {
+                if let Some(network) = records.by_name(crate::net::DEFAULT_NETWORK)? {
+                    return Ok(network);
+                }
+                let lock = records.lock()?;
+                match records.by_name(crate::net::DEFAULT_NETWORK)? {
+                    Some(network) => Ok(network),
+                    None => self.make_default_network(&lock),
+                }
+            }
+            "host" | "none" => Err(Failure::conflict(format!(
+                "container cannot be connected to network {reference} when it runs with networks of its own"
+            ))
+            .with_hint(format!("run it with --network {reference} instead"))
+            .into()),
+            reference => records.find(reference),
+        }
+    }
+
+    fn tell_networks_changed(&self, container: &Locked) {
+        // A shim that is gone serves nobody; the record is true.
+        if let Ok(shim) = Channel::connect(&self.layout().socket(container.id())) {
+            let _ = shim.send(&Request::NetworksChanged, &[]);
+        }
+    }
+
+    fn note_connection(&self, network: &Network, container: &Locked, action: &str) {
+        let attributes = [
+            ("container", container.id().as_str().to_owned()),
+            ("name", network.name.clone()),
+            ("type", super::create::driver_name(network.driver).to_owned()),
+        ];
+        self.note_object(crate::engine::events::Kind::Network, &network.id, action, &attributes);
+    }
+}
+
+fn not_on_networks(container: &Locked) -> anyhow::Error {
+    let name = &container.config.name;
+    let why = match &container.config.namespaces.network {
+        NetworkMode::Host => "it has the host's network",
+        NetworkMode::Container(_) => "it has the network of another container",
+        _ => "it was made with --network none",
+    };
+    Failure::conflict(format!("container {name} cannot be connected to networks: {why}"))
+        .with_hint("make it anew with --network NAME")
+        .into()
+}
+

@@ -1,0 +1,436 @@
+//! A container's connections: claimed under the networks' lock, made real in its namespace, given
+//! back when it has ended.
+//!
+//! ```text
+//! claim    addresses, names, host ports: quick, on disk before anything is made
+//! plug     devices, routes, rules, resolver sockets: while init mounts the container's root
+//! release  rules, names, addresses: quick; devices go with the namespace, when the kernel gets to it
+//! ```
+//!
+//! The record of the container says *starting* before a claim is made. So whoever finds claims
+//! without a living container also finds that container orphaned, and releases by owner.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use ipnetwork::IpNetwork;
+
+use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
+use crate::engine::Engine;
+use crate::error::Failure;
+use crate::net::attach::{self, Inside};
+use crate::net::firewall::Firewall;
+use crate::net::link::Links;
+use crate::net::records::{Locked, Records};
+use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option, ports, random_id};
+use crate::sys::random;
+
+/// What a container has claimed and holds.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// Its connections, to be recorded.
+    pub endpoints: Vec<Endpoint>,
+    /// Sockets that keep host ports from others.
+    pub held: Vec<OwnedFd>,
+    /// The network of each endpoint, and its bridge.
+    networks: Vec<(Network, Option<u32>)>,
+}
+
+impl Claim {
+    /// Every network is internal: names of the outside are not looked up either (CVE-2024-29018).
+    pub fn is_internal(&self) -> bool {
+        self.networks.iter().all(|(network, _)| network.internal)
+    }
+}
+
+impl Engine {
+    /// The networks' records.
+    pub(in crate::engine) fn networks(&self) -> Records {
+        Records::open(self.layout())
+    }
+
+    /// The rules of this data root's networks.
+    pub(in crate::engine) fn firewall(&self) -> Firewall {
+        Firewall::open(&self.layout().tag())
+    }
+
+    /// Claims addresses, names and host ports for all networks of a container. When it fails nothing
+    /// stays claimed.
+    pub(in crate::engine) fn claim(&self, config: &Config) -> Result<Claim> {
+        let mut claim = Claim::default();
+        let claimed = self.claim_all(config, &mut claim);
+        if let Err(error) = claimed {
+            let _ = self.release(&config.id, &claim.endpoints);
+            return Err(error);
+        }
+        Ok(claim)
+    }
+
+    fn claim_all(&self, config: &Config, claim: &mut Claim) -> Result<()> {
+        let attachments = &config.networking.attachments;
+        let records = self.networks();
+        let lock = records.lock()?;
+        for (number, attachment) in attachments.iter().enumerate() {
+            let network = self.usable_network(&lock, &attachment.network)?;
+            let index = self.raise(&lock, &network)?;
+            let endpoint = self.claim_one(&lock, config, &network, attachment, format!("eth{number}"))?;
+            claim.endpoints.push(endpoint);
+            claim.networks.push((network, index));
+        }
+        drop(lock);
+        self.claim_ports(config, claim)
+    }
+
+    /// The record of a network that is to be used; of the default one it is made.
+    fn usable_network(&self, lock: &Locked, name: &str) -> Result<Network> {
+        match self.networks().by_name(name)? {
+            Some(network) => Ok(network),
+            None if name == DEFAULT_NETWORK => self.make_default_network(lock),
+            None => Err(Failure::not_found(format!("network {name} not found"))
+                .with_hint(format!("it was removed; make it again: mydocker network create {name}"))
+                .into()),
+        }
+    }
+
+    /// Makes a network's device real when it is not; the number of its bridge.
+    pub(in crate::engine) fn raise(&self, _lock: &Locked, network: &Network) -> Result<Option<u32>> {
+        if network.driver != Driver::Bridge {
+            return Ok(None);
+        }
+        if let Some(index) = bridge::find(network)? {
+            return Ok(Some(index));
+        }
+        bridge::make(&mut Links::open()?, network, &self.firewall()).map(Some)
+    }
+
+    /// One connection, claimed: addresses and names.
+    pub(in crate::engine) fn claim_one(
+        &self,
+        lock: &Locked,
+        config: &Config,
+        network: &Network,
+        attachment: &Attachment,
+        interface: String,
+    ) -> Result<Endpoint> {
+        let owner = config.id.as_str();
+        let mut endpoint = Endpoint {
+            network: network.name.clone(),
+            network_id: network.id.clone(),
+            id: random_id().context("make an id")?,
+            interface,
+            host_interface: None,
+            mac: MacAddress([0; 6]),
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            names: names(config, attachment),
+            published: Vec::new(),
+        };
+        let claimed = (|| -> Result<()> {
+            for (ipv6, wanted) in [(false, attachment.ip.map(IpAddr::V4)), (true, attachment.ip6.map(IpAddr::V6))] {
+                if let Some((address, gateway)) = self.claim_address(lock, network, owner, ipv6, wanted)? {
+                    endpoint.addresses.push(address);
+                    endpoint.gateways.extend(gateway);
+                }
+            }
+            let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+            lock.names(network).register(owner, &endpoint.names, &addresses)
+        })();
+        if let Err(error) = claimed {
+            self.release_claim(lock, owner, &endpoint);
+            return Err(error);
+        }
+        let first = endpoint.addresses.first().map(IpNetwork::ip);
+        endpoint.mac = attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
+        if network.driver == Driver::Bridge {
+            endpoint.host_interface = Some(host_interface()?);
+        }
+        Ok(endpoint)
+    }
+
+    /// An address of one family and the network's router; `None` when the network has none of it.
+    fn claim_address(
+        &self,
+        lock: &Locked,
+        network: &Network,
+        owner: &str,
+        ipv6: bool,
+        wanted: Option<IpAddr>,
+    ) -> Result<Option<(IpNetwork, Option<IpAddr>)>> {
+        let ipam = lock.ipam(network);
+        let subnets: Vec<_> = network.subnets_of(ipv6).collect();
+        let found = |subnet: &crate::net::Subnet, address: IpAddr| -> Result<_> {
+            let gateway = subnet.gateway.filter(|_| !network.internal);
+            let gateway = match network.option(option::IPVLAN_MODE) {
+                Some("l3" | "l3s") if network.driver == Driver::Ipvlan => gateway.map(unspecified),
+                _ => gateway,
+            };
+            Ok(Some((IpNetwork::new(address, subnet.subnet.prefix())?, gateway)))
+        };
+        if let Some(wanted) = wanted {
+            let Some(subnet) = subnets.iter().find(|subnet| subnet.subnet.contains(wanted)) else {
+                let list: Vec<String> = subnets.iter().map(|subnet| subnet.subnet.to_string()).collect();
+                return Err(Failure::usage(format!("{wanted} is not an address of network {}", network.name))
+                    .with_hint(format!("its subnets are: {}", list.join(", ")))
+                    .into());
+            };
+            let address = match ipam.allocate(subnet, owner, Some(wanted)) {
+                Ok(address) => address,
+                // Of a container that did not live to give it back?
+                Err(error) => match self.sweep(lock, network)? {
+                    0 => return Err(error),
+                    _ => ipam.allocate(subnet, owner, Some(wanted))?,
+                },
+            };
+            return found(subnet, address);
+        }
+        for subnet in &subnets {
+            if let Some(address) = ipam.try_allocate(subnet, owner)? {
+                return found(subnet, address);
+            }
+        }
+        let Some(last) = subnets.last() else { return Ok(None) };
+        self.sweep(lock, network)?;
+        // What was freed may lie in any of them; the last one's error says that all are in use.
+        for subnet in &subnets {
+            if let Some(address) = ipam.try_allocate(subnet, owner)? {
+                return found(subnet, address);
+            }
+        }
+        ipam.allocate(last, owner, None).map(|_| None)
+    }
+
+    /// Frees what containers that are down have left on a network; how many addresses that were.
+    pub(in crate::engine) fn sweep(&self, lock: &Locked, network: &Network) -> Result<usize> {
+        let freed = lock.ipam(network).sweep(&mut |owner| self.uses_networks(owner))?;
+        for (_, owner) in &freed {
+            lock.names(network).unregister_owner(owner)?;
+        }
+        Ok(freed.len())
+    }
+
+    /// Whether a container runs, or is being started: what it has claimed is its own.
+    pub(in crate::engine) fn uses_networks(&self, owner: &str) -> bool {
+        ContainerId::parse(owner)
+            .and_then(|id| handle::load(self.layout(), &id).ok())
+            .is_some_and(|record| record.status().is_live() || record.liveness().shim)
+    }
+
+    /// Holds the host ports of a container, and says where they lead.
+    fn claim_ports(&self, config: &Config, claim: &mut Claim) -> Result<()> {
+        let mappings = port_mappings(config);
+        if mappings.is_empty() {
+            return Ok(());
+        }
+        let Some(number) = publishing(claim) else { return Ok(()) };
+        let default = claim.networks[number].0.option(option::HOST_BINDING).and_then(|text| text.parse().ok());
+        let endpoint = &claim.endpoints[number];
+        let targets = [endpoint.address(false), endpoint.address(true)];
+        let ours = |protocol, address: SocketAddr| self.publisher_of(protocol, address);
+        let mut published = Vec::new();
+        for mapping in &mappings {
+            let hosts = host_addresses(mapping.host_ip, default, targets);
+            if hosts.is_empty() {
+                return Err(no_family(mapping));
+            }
+            let held = ports::hold(&hosts, mapping.host_ports, mapping.protocol, &ours)?;
+            claim.held.extend(held.sockets);
+            for host in held.addresses {
+                let target = if host.is_ipv6() { targets[1] } else { targets[0] };
+                if let Some(target) = target {
+                    let target = SocketAddr::new(target, mapping.port);
+                    published.push(Published { host, target, protocol: mapping.protocol });
+                }
+            }
+        }
+        claim.endpoints[number].published = published;
+        Ok(())
+    }
+
+    /// Which of our containers has a host port.
+    fn publisher_of(&self, protocol: crate::net::Protocol, address: SocketAddr) -> Option<String> {
+        let clashes = |other: &Published| {
+            other.protocol == protocol
+                && other.host.port() == address.port()
+                && (other.host.ip() == address.ip()
+                    || (other.host.is_ipv4() == address.is_ipv4()
+                        && (other.host.ip().is_unspecified() || address.ip().is_unspecified())))
+        };
+        handle::ids(self.layout()).ok()?.into_iter().find_map(|id| {
+            let record = handle::load(self.layout(), &id).ok()?;
+            let has = record.state.endpoints.iter().flat_map(|endpoint| &endpoint.published).any(clashes);
+            (has && record.status().is_live()).then(|| record.config.name.clone())
+        })
+    }
+
+    /// Makes what was claimed real. The resolver's sockets come back, to be served.
+    pub(in crate::engine) fn plug(
+        &self,
+        config: &Config,
+        claim: &Claim,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<dns::Sockets> {
+        let ipv6 = claim.networks.iter().any(|(network, _)| network.has_ipv6());
+        let (mut inside, sockets) =
+            attach::prepare(namespace, ipv6, || dns::Sockets::open().context("open the resolver's sockets"))?;
+        let mut host = Links::open()?;
+        for (endpoint, (network, bridge)) in claim.endpoints.iter().zip(&claim.networks) {
+            attach::connect(&mut host, &mut inside, network, *bridge, endpoint)
+                .with_context(|| format!("connect to network {}", network.name))?;
+            if !endpoint.published.is_empty() {
+                self.firewall().publish(config.id.as_str(), network, &endpoint.published)?;
+            }
+        }
+        set_routes(&mut inside, config, &claim.endpoints)?;
+        sockets
+    }
+
+    /// Gives back what a container has claimed, rules first: an address that is free must lead nowhere.
+    /// What cannot be given back now is found by the next sweep; the first error is returned.
+    pub(in crate::engine) fn release(&self, id: &ContainerId, endpoints: &[Endpoint]) -> Result<()> {
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        let records = self.networks();
+        for endpoint in endpoints.iter().filter(|endpoint| !endpoint.published.is_empty()) {
+            let unpublished = self.unpublish(id, endpoint);
+            outcome = outcome.and(unpublished);
+        }
+        let lock = records.lock()?;
+        for endpoint in endpoints {
+            self.release_claim(&lock, id.as_str(), endpoint);
+        }
+        outcome
+    }
+
+    fn unpublish(&self, id: &ContainerId, endpoint: &Endpoint) -> Result<()> {
+        match self.networks().by_name(&endpoint.network)? {
+            Some(network) if network.id == endpoint.network_id => {
+                self.firewall().unpublish(id.as_str(), &network, &endpoint.published)
+            }
+            _ => self.firewall().unpublish_owner(id.as_str()),
+        }
+    }
+
+    /// Gives names and addresses of one connection back.
+    pub(in crate::engine) fn release_claim(&self, lock: &Locked, owner: &str, endpoint: &Endpoint) {
+        let Ok(Some(network)) = self.networks().by_name(&endpoint.network) else { return };
+        if network.id != endpoint.network_id {
+            return;
+        }
+        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+        let _ = lock.names(&network).unregister(owner, &endpoint.names, &addresses);
+        for address in addresses {
+            let _ = lock.ipam(&network).release(address, owner);
+        }
+    }
+
+    /// Gives back whatever a container has claimed of any network: its supervisor did not live to say
+    /// what that was.
+    pub(in crate::engine) fn release_by_owner(&self, config: &Config) -> Result<()> {
+        if config.namespaces.network != NetworkMode::Networks {
+            return Ok(());
+        }
+        let owner = config.id.as_str();
+        if !port_mappings(config).is_empty() {
+            self.firewall().unpublish_owner(owner)?;
+        }
+        self.forget_owner(owner)
+    }
+
+    /// Frees addresses and names of an owner on all networks.
+    pub(in crate::engine) fn forget_owner(&self, owner: &str) -> Result<()> {
+        let records = self.networks();
+        let lock = records.lock()?;
+        for network in records.list()?.networks {
+            lock.names(&network).unregister_owner(owner)?;
+            lock.ipam(&network).release_owner(owner)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sets the default routes of a container's namespace.
+pub(super) fn set_routes(inside: &mut Inside<'_>, config: &Config, endpoints: &[Endpoint]) -> Result<()> {
+    let priority = |endpoint: &Endpoint| {
+        let attachments = &config.networking.attachments;
+        attachments.iter().find(|wish| wish.network == endpoint.network).map_or(0, |wish| wish.gateway_priority)
+    };
+    let routes = attach::default_routes(endpoints.iter().map(|endpoint| (endpoint, priority(endpoint))));
+    inside.route(&routes)
+}
+
+/// The names of a container on a network; the first is the one that its address leads back to.
+fn names(config: &Config, attachment: &Attachment) -> Vec<String> {
+    let mut names = vec![config.name.clone(), config.id.short().to_owned()];
+    names.extend(attachment.aliases.iter().cloned());
+    if config.namespaces.uts == NamespaceMode::Private {
+        names.push(config.hostname.clone());
+    }
+    let mut seen = Vec::new();
+    names.retain(|name| {
+        let lower = name.to_ascii_lowercase();
+        let new = !seen.contains(&lower);
+        seen.push(lower);
+        new
+    });
+    names
+}
+
+/// What is to be published: what was said, and with `-P` every exposed port besides.
+pub(in crate::engine) fn port_mappings(config: &Config) -> Vec<PortMapping> {
+    let networking = &config.networking;
+    let mut mappings = networking.ports.clone();
+    if networking.publish_all {
+        for exposed in &networking.exposed {
+            let said = |mapping: &PortMapping| mapping.port == exposed.port && mapping.protocol == exposed.protocol;
+            if !networking.ports.iter().any(said) {
+                let (port, protocol) = (exposed.port, exposed.protocol);
+                mappings.push(PortMapping { host_ip: None, host_ports: None, port, protocol });
+            }
+        }
+    }
+    mappings
+}
+
+/// The connection that published ports lead to: the first on a bridge with a way out.
+fn publishing(claim: &Claim) -> Option<usize> {
+    claim.networks.iter().position(|(network, _)| network.driver == Driver::Bridge && !network.internal)
+}
+
+/// The host's addresses of a published port, of families that the container has.
+fn host_addresses(wanted: Option<IpAddr>, default: Option<IpAddr>, targets: [Option<IpAddr>; 2]) -> Vec<IpAddr> {
+    let any = [IpAddr::from([0, 0, 0, 0]), IpAddr::from([0u16; 8])];
+    let list = match wanted.or(default) {
+        Some(address) => vec![address],
+        None => any.to_vec(),
+    };
+    list.into_iter().filter(|address| targets[usize::from(address.is_ipv6())].is_some()).collect()
+}
+
+fn no_family(mapping: &PortMapping) -> anyhow::Error {
+    let address = mapping.host_ip.map(|address| address.to_string()).unwrap_or_default();
+    Failure::usage(format!("cannot publish port {}/{} on {address}: the container has no such address family", mapping.port, mapping.protocol))
+        .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
+        .into()
+}
+
+fn unspecified(address: IpAddr) -> IpAddr {
+    if address.is_ipv6() { IpAddr::from([0u16; 8]) } else { IpAddr::from([0, 0, 0, 0]) }
+}
+
+/// A name for the host's end of a device pair. Random, because the one of the last run may still be
+/// there: the kernel deletes it when it gets to it.
+fn host_interface() -> Result<String> {
+    let mut bytes = [0; 4];
+    random::fill(&mut bytes).context("choose a device name")?;
+    Ok(format!("veth{:07x}", u32::from_ne_bytes(bytes) >> 4))
+}
+
+/// The network namespace of a container's first process.
+pub(in crate::engine) fn namespace_of(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/net");
+    rustix::fs::open(&path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .with_context(|| format!("open {path}"))
+}

@@ -1,0 +1,200 @@
+//! Connecting a container's network namespace: devices inside, addresses, routes, parameters.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use ipnetwork::IpNetwork;
+
+use super::link::{self, Links, VethPair};
+use super::{Driver, Endpoint, Network, bridge, option};
+use crate::error::Failure;
+use crate::sys::network;
+
+/// A container's network namespace, opened to be worked on.
+#[derive(Debug)]
+pub struct Inside<'a> {
+    namespace: BorrowedFd<'a>,
+    links: Links,
+}
+
+/// Where the namespace's packets go that have no other way: device and router, of each family.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DefaultRoutes {
+    /// IPv4.
+    pub v4: Option<Way>,
+    /// IPv6.
+    pub v6: Option<Way>,
+}
+
+/// A way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The device inside.
+    pub interface: String,
+    /// The router; `None` on a device that needs none (ipvlan in layer 3).
+    pub gateway: Option<IpAddr>,
+}
+
+/// Parameters of a namespace in which nothing is yet; devices that come later start with them.
+///
+/// Router advertisements are ignored (CVE-2020-13401), and so are redirects: behind a translated port
+/// the host is the router on purpose. Without an IPv6 address there is no IPv6 at all but on loopback
+/// (CVE-2024-32473).
+fn first_parameters(ipv6: bool) -> [(&'static str, &'static str); 5] {
+    [
+        ("net/ipv6/conf/default/disable_ipv6", if ipv6 { "0" } else { "1" }),
+        ("net/ipv6/conf/default/accept_ra", "0"),
+        ("net/ipv6/conf/default/accept_dad", "0"),
+        ("net/ipv4/conf/default/accept_redirects", "0"),
+        ("net/ipv4/conf/all/accept_redirects", "0"),
+    ]
+}
+
+/// Opens a namespace in which nothing is yet, prepares it, and has `also` do there what else must be
+/// done inside.
+pub fn prepare<'a, T>(
+    namespace: BorrowedFd<'a>,
+    ipv6: bool,
+    also: impl FnOnce() -> T,
+) -> Result<(Inside<'a>, T)> {
+    let (links, value) = network::inside(namespace, || -> Result<_> {
+        for (name, value) in first_parameters(ipv6) {
+            bridge::write_parameter(name, value)?;
+        }
+        let links = Links::open()?;
+        Ok((links, also()))
+    })
+    .context("enter the container's network namespace")??;
+    Ok((Inside { namespace, links }, value))
+}
+
+/// Opens the namespace of a container that runs.
+pub fn open(namespace: BorrowedFd<'_>) -> Result<Inside<'_>> {
+    let links = network::inside(namespace, Links::open).context("enter the container's network namespace")??;
+    Ok(Inside { namespace, links })
+}
+
+/// Makes the device of a connection, with its addresses, and sets it up. `bridge` is the number of
+/// the network's bridge.
+pub fn connect(
+    host: &mut Links,
+    inside: &mut Inside<'_>,
+    network: &Network,
+    bridge: Option<u32>,
+    endpoint: &Endpoint,
+) -> Result<()> {
+    let mtu = bridge::mtu(network);
+    match (network.driver, bridge, &endpoint.host_interface) {
+        (Driver::Bridge, Some(bridge), Some(name)) => {
+            let pair = VethPair {
+                name,
+                peer: &endpoint.interface,
+                namespace: inside.namespace,
+                mac: endpoint.mac,
+                mtu,
+            };
+            let isolated = !network.flag(option::ICC, true);
+            host.carry_out(vec![link::veth(&pair), link::port(name, bridge, isolated)])?;
+        }
+        (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
+        (driver @ (Driver::Macvlan | Driver::Ipvlan), ..) => {
+            let parent = Links::index_of(&network.device)?.ok_or_else(|| no_parent(network))?;
+            let mode = network.option(mode_key(driver)).unwrap_or_default();
+            let device =
+                link::above(driver, mode, parent, &endpoint.interface, inside.namespace, Some(endpoint.mac), mtu);
+            host.carry_out(vec![device])
+                .with_context(|| format!("connect to network {} above {}", network.name, network.device))?;
+        }
+    }
+    let index = inside.index(&endpoint.interface)?;
+    let has_ipv6 = endpoint.addresses.iter().any(IpNetwork::is_ipv6);
+    let mut requests = Vec::with_capacity(4);
+    if has_ipv6 {
+        inside.allow_ipv6(&endpoint.interface)?;
+    }
+    requests.push(link::up(index));
+    requests.extend(endpoint.addresses.iter().map(|address| link::address(index, *address)));
+    inside.links.carry_out(requests)
+}
+
+fn mode_key(driver: Driver) -> &'static str {
+    if driver == Driver::Ipvlan { option::IPVLAN_MODE } else { option::MACVLAN_MODE }
+}
+
+fn no_parent(network: &Network) -> anyhow::Error {
+    Failure::conflict(format!("network {}: its parent device {} does not exist", network.name, network.device))
+        .with_hint(format!("make it (ip link add …), or the network anew with --opt parent=DEVICE"))
+        .into()
+}
+
+/// The ways out that a container's connections offer: of each family the first with a router, those
+/// with a higher priority before others.
+pub fn default_routes<'e>(endpoints: impl Iterator<Item = (&'e Endpoint, i32)>) -> DefaultRoutes {
+    let mut ordered: Vec<(&Endpoint, i32)> = endpoints.collect();
+    ordered.sort_by_key(|(_, priority)| std::cmp::Reverse(*priority));
+    let way = |ipv6: bool| {
+        ordered.iter().find_map(|(endpoint, _)| {
+            let gateway = endpoint.gateways.iter().find(|gateway| gateway.is_ipv6() == ipv6)?;
+            // A layer-3 device has no neighbours to ask for a router.
+            let gateway = (!gateway.is_unspecified()).then_some(*gateway);
+            Some(Way { interface: endpoint.interface.clone(), gateway })
+        })
+    };
+    DefaultRoutes { v4: way(false), v6: way(true) }
+}
+
+impl Inside<'_> {
+    /// Sets the default routes.
+    pub fn route(&mut self, routes: &DefaultRoutes) -> Result<()> {
+        let mut requests = Vec::new();
+        for (way, ipv6) in [(&routes.v4, false), (&routes.v6, true)] {
+            if let Some(way) = way {
+                requests.push(link::default_route(self.index(&way.interface)?, way.gateway, ipv6));
+            }
+        }
+        if requests.is_empty() { Ok(()) } else { self.links.carry_out(requests) }
+    }
+
+    /// Deletes a device inside, and with it its other end. One that is gone is no error.
+    pub fn disconnect(&mut self, interface: &str) -> Result<()> {
+        match self.find(interface)? {
+            Some(index) => self.links.carry_out(vec![link::delete(index)]),
+            None => Ok(()),
+        }
+    }
+
+    /// A device name that is not taken: `eth0`, `eth1`, ….
+    pub fn free_interface(&mut self) -> Result<String> {
+        let devices = self.links.devices()?;
+        let free = |name: &String| !devices.iter().any(|device| device.name == *name);
+        (0..).map(|number| format!("eth{number}")).find(free).context("choose a device name")
+    }
+
+    /// Runs `action` inside.
+    pub fn with<T>(&self, action: impl FnOnce() -> T) -> Result<T> {
+        network::inside(self.namespace, action).context("enter the container's network namespace")
+    }
+
+    fn find(&self, interface: &str) -> Result<Option<u32>> {
+        let state = network::inside(self.namespace.as_fd(), || network::device_state(interface))
+            .context("enter the container's network namespace")?;
+        Ok(state.with_context(|| format!("look for device {interface}"))?.map(|device| device.index))
+    }
+
+    fn index(&self, interface: &str) -> Result<u32> {
+        self.find(interface)?.with_context(|| format!("find device {interface} in the container"))
+    }
+
+    /// A namespace that began without IPv6 gets it on this device.
+    fn allow_ipv6(&self, interface: &str) -> Result<()> {
+        self.with(|| {
+            let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+            if fs::read_to_string(&file).is_ok_and(|text| text.trim() == "1") {
+                bridge::write_parameter(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
+            }
+            Ok(())
+        })?
+    }
+}
