@@ -7,6 +7,9 @@
 //!   overlay2/<id>/{upper,work,merged}    overlay2/layers/<diff id>/diff
 //!   image/…                              the image store (see `image`)
 //!   volumes/<name>/_data
+//!   network/networks/<name>.json         what networks there are; network/lock
+//!   network/ipam/<network id>/…          who has which address (see `net::ipam`)
+//!   network/names/<network id>/…         which names lead where (see `net::names`)
 //!   trash/<id>…                          renamed away, being deleted
 //!   events.log, events.log.1             what happened (see `engine::events`)
 //! <run>/<id>.sock                        the shim's socket; /run/mydocker, or <root>/run with --root
@@ -90,6 +93,31 @@ impl Layout {
     /// Named and anonymous volumes.
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
+    }
+
+    /// Everything about container networks; its directories are made on first use.
+    pub fn network(&self) -> PathBuf {
+        self.root.join("network")
+    }
+
+    /// Network records, one file each.
+    pub fn networks(&self) -> PathBuf {
+        self.network().join("networks")
+    }
+
+    /// Addresses taken, one directory per network id.
+    pub fn ipam(&self) -> PathBuf {
+        self.network().join("ipam")
+    }
+
+    /// Names that lead to addresses, one directory per network id.
+    pub fn network_names(&self) -> PathBuf {
+        self.network().join("names")
+    }
+
+    /// The one lock for everything below [`Layout::network`]; never deleted.
+    pub fn network_lock(&self) -> PathBuf {
+        self.network().join("lock")
     }
 
     /// What has been removed and is being deleted.
