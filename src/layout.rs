@@ -130,6 +130,15 @@ impl Layout {
         self.root.join("events.log")
     }
 
+    /// Eight hexadecimal digits that tell this data root from others on the same host, where names of
+    /// the kernel's are shared: firewall rules.
+    pub fn tag(&self) -> String {
+        // FNV-1a: nothing rests on it but that two roots hardly ever have the same.
+        let bytes = self.root.as_os_str().as_encoded_bytes();
+        let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        format!("{hash:08x}")
+    }
+
     /// The socket of the container's shim.
     pub fn socket(&self, id: &ContainerId) -> PathBuf {
         self.run.join(format!("{id}.sock"))

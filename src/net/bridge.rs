@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
-use super::firewall::{self, Firewall, ForwardPolicy};
+use super::firewall::{self, Firewall, Forwarding};
 use super::link::{self, Links};
-use super::{Driver, MacAddress, Network, option};
+use super::{MacAddress, Network, option};
 use crate::error::Failure;
 use crate::sys::network::device_state;
 
@@ -34,8 +34,8 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result
     if let Some(index) = find(network)? {
         return Ok(index);
     }
-    let policy = turn_on_forwarding(network)?;
-    firewall.add_network(network, policy)?;
+    let begun = turn_on_forwarding(network)?;
+    firewall.add_network(network, begun)?;
     let name = network.device.as_str();
     let index = match Links::index_of(name)? {
         Some(index) => {
@@ -63,6 +63,18 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result
     requests.push(link::up(index));
     links.carry_out(requests).with_context(|| format!("set up bridge {name}"))?;
     Ok(index)
+}
+
+/// Makes a parent device for a macvlan or ipvlan network that names none: a bridge without ports, which
+/// leads nowhere. Containers on it reach each other and nobody else.
+pub fn make_parent(links: &mut Links, network: &Network) -> Result<()> {
+    let name = network.device.as_str();
+    links.carry_out(vec![
+        link::bridge(name, random_mac(network), mtu(network)),
+        link::alias(name, &format!("{MARK}{}", network.id)),
+    ])?;
+    let index = Links::index_of(name)?.with_context(|| format!("find device {name}, made just now"))?;
+    links.carry_out(vec![link::up(index)])
 }
 
 /// Takes the bridge and its rules away. To be called under the networks' lock. A device of that name
@@ -108,21 +120,21 @@ fn taken(network: &Network, kind: &str) -> anyhow::Error {
 
 /// Has the kernel forward packets between devices (ip-sysctl.rst). Where it did not until now, the
 /// FORWARD chain's policy is to drop: the host must not become a router for its neighbours.
-fn turn_on_forwarding(network: &Network) -> Result<ForwardPolicy> {
-    if network.driver != Driver::Bridge || network.internal {
-        return Ok(ForwardPolicy::Keep);
+fn turn_on_forwarding(network: &Network) -> Result<Forwarding> {
+    let mut begun = Forwarding::default();
+    if network.internal {
+        return Ok(begun);
     }
-    let mut policy = ForwardPolicy::Keep;
     if network.subnets_of(false).next().is_some() && read_parameter("net/ipv4/ip_forward") != "1" {
         write_parameter("net/ipv4/ip_forward", "1")?;
-        policy = ForwardPolicy::Drop;
+        begun.ipv4 = true;
     }
     if network.has_ipv6() && read_parameter("net/ipv6/conf/all/forwarding") != "1" {
         keep_router_advertisements();
         write_parameter("net/ipv6/conf/all/forwarding", "1")?;
-        policy = ForwardPolicy::Drop;
+        begun.ipv6 = true;
     }
-    Ok(policy)
+    Ok(begun)
 }
 
 /// A host that forwards IPv6 ignores router advertisements, and would lose its own way out, where

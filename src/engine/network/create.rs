@@ -15,8 +15,8 @@ use crate::engine::request::NetworkRequest;
 use crate::error::Failure;
 use crate::net::link::Links;
 use crate::net::pools::{self, Taken, Wishes};
-use crate::net::records::{self, Locked};
-use crate::net::{DEFAULT_DEVICE, DEFAULT_NETWORK, Driver, FORMAT_VERSION, Network, Subnet, bridge, option, random_id};
+use crate::net::records::{self, Locked, random_id};
+use crate::net::{DEFAULT_DEVICE, DEFAULT_NETWORK, Driver, FORMAT_VERSION, Network, Subnet, bridge, option};
 
 /// Where ranges that are spoken for come from.
 #[derive(Debug, Default)]

@@ -23,7 +23,9 @@ use crate::net::attach::{self, Inside};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
 use crate::net::records::{Locked, Records};
-use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option, ports, random_id};
+use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
+use crate::net::ports::{self, Wanted};
+use crate::net::records::random_id;
 use crate::sys::random;
 
 /// What a container has claimed and holds.
@@ -229,11 +231,17 @@ impl Engine {
         let ours = |protocol, address: SocketAddr| self.publisher_of(protocol, address);
         let mut published = Vec::new();
         for mapping in &mappings {
-            let hosts = host_addresses(mapping.host_ip, default, targets);
-            if hosts.is_empty() {
+            let wanted = Wanted {
+                protocol: mapping.protocol,
+                host_ip: mapping.host_ip.or(default),
+                ports: mapping.host_ports,
+                ipv4: targets[0].is_some(),
+                ipv6: targets[1].is_some(),
+            };
+            if wanted.host_ip.is_some_and(|address| targets[usize::from(address.is_ipv6())].is_none()) {
                 return Err(no_family(mapping));
             }
-            let held = ports::hold(&hosts, mapping.host_ports, mapping.protocol, &ours)?;
+            let held = ports::hold(&wanted, &ours)?;
             claim.held.extend(held.sockets);
             for host in held.addresses {
                 let target = if host.is_ipv6() { targets[1] } else { targets[0] };
@@ -397,16 +405,6 @@ pub(in crate::engine) fn port_mappings(config: &Config) -> Vec<PortMapping> {
 /// The connection that published ports lead to: the first on a bridge with a way out.
 fn publishing(claim: &Claim) -> Option<usize> {
     claim.networks.iter().position(|(network, _)| network.driver == Driver::Bridge && !network.internal)
-}
-
-/// The host's addresses of a published port, of families that the container has.
-fn host_addresses(wanted: Option<IpAddr>, default: Option<IpAddr>, targets: [Option<IpAddr>; 2]) -> Vec<IpAddr> {
-    let any = [IpAddr::from([0, 0, 0, 0]), IpAddr::from([0u16; 8])];
-    let list = match wanted.or(default) {
-        Some(address) => vec![address],
-        None => any.to_vec(),
-    };
-    list.into_iter().filter(|address| targets[usize::from(address.is_ipv6())].is_some()).collect()
 }
 
 fn no_family(mapping: &PortMapping) -> anyhow::Error {

@@ -14,7 +14,7 @@ use crate::container::{Config, Endpoint, Link};
 use crate::engine::network::plug::{self, Claim};
 use crate::engine::network::resolve::is_networked;
 use crate::engine::{Engine, files};
-use crate::net::dns::{self, Resolver, Settings, Upstream};
+use crate::net::dns::{self, Resolver, Servers, Settings, Upstream};
 use crate::net::names;
 
 /// What a run holds of its networks.
@@ -78,9 +78,10 @@ pub(super) fn connect(
 }
 
 fn settings(config: &Config, forwarding: bool) -> Settings {
-    let upstream = match config.networking.dns.servers.as_slice() {
-        [] => Upstream::HostFile,
-        servers => Upstream::Servers(servers.to_vec()),
+    let dns = &config.networking.dns;
+    let upstream = match dns.servers.as_slice() {
+        [] => Upstream::HostFile(dns::HOST_FILE.into()),
+        servers => Upstream::Servers(Servers::new(servers.iter().copied(), &dns.options)),
     };
     Settings { upstream, forwarding }
 }
@@ -88,10 +89,11 @@ fn settings(config: &Config, forwarding: bool) -> Settings {
 impl Neighbours {
     fn new(engine: &Engine, config: &Config, endpoints: &[Endpoint]) -> Neighbours {
         let records = engine.networks();
-        Neighbours {
-            zones: endpoints.iter().map(|endpoint| records.zone(&endpoint.network_id)).collect(),
-            links: config.networking.links.clone(),
-        }
+        let zone = |endpoint: &Endpoint| {
+            let network = records.by_name(&endpoint.network).ok().flatten()?;
+            (network.id == endpoint.network_id).then(|| records.zone(&network))
+        };
+        Neighbours { zones: endpoints.iter().filter_map(zone).collect(), links: config.networking.links.clone() }
     }
 }
 
@@ -113,7 +115,7 @@ impl RunNetwork {
 
     /// Gives up on questions whose time is over.
     pub(super) fn expire(&mut self) {
-        self.resolver.expire(Instant::now());
+        self.resolver.expire(Instant::now(), &self.neighbours);
     }
 
     /// Takes notice of other networks than before.
