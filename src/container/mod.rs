@@ -10,6 +10,8 @@ pub mod networking;
 pub mod random_name;
 pub mod resources;
 mod restart_policy;
+#[cfg(test)]
+pub mod sample;
 pub mod status;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::container::{Attachment, Dns};
-use crate::engine::lower::tests::config;
+use crate::container::sample::config;
 
 const HOST: &str = "search corp lan\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\noptions ndots:2 rotate\n";
 

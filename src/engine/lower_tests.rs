@@ -5,59 +5,9 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::cgroup::Hierarchy;
-use crate::container::{FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, RestartPolicy, Security, Ulimit};
+use crate::container::sample::config;
+use crate::container::{Namespaces, Security, Ulimit};
 use crate::runtime::plan;
-
-fn config() -> Config {
-    let id = ContainerId::parse(&"c0ffee".repeat(11)[..64]).unwrap();
-    Config {
-        version: FORMAT_VERSION,
-        name: "golden".into(),
-        created: jiff::Timestamp::UNIX_EPOCH,
-        image: ImageSource {
-            name: "busybox".into(),
-            id: "sha256:00".into(),
-            layers: vec!["sha256:11".into(), "sha256:22".into()],
-        },
-        process: Process {
-            entrypoint: vec![],
-            command: vec!["sh".into()],
-            env: vec!["PATH=/bin".into()],
-            workdir: "/".into(),
-            user: String::new(),
-            group_add: vec![],
-            tty: false,
-            open_stdin: false,
-            stdin_once: false,
-            attach: Default::default(),
-        },
-        namespaces: Namespaces::default(),
-        networking: Default::default(),
-        hostname: id.short().into(),
-        domainname: String::new(),
-        mounts: vec![],
-        tmpfs: vec![],
-        read_only: false,
-        shm_size: spec::DEFAULT_SHM_SIZE,
-        extra_hosts: vec![],
-        sysctls: Default::default(),
-        ulimits: vec![],
-        resources: Default::default(),
-        cgroup_parent: String::new(),
-        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
-        cgroup_namespace: None,
-        devices: vec![],
-        device_rules: vec![],
-        security: Security::default(),
-        labels: Default::default(),
-        log: LogOptions::default(),
-        stop_signal: "SIGTERM".into(),
-        stop_timeout: 10,
-        auto_remove: false,
-        restart: RestartPolicy::No,
-        id,
-    }
-}
 
 fn hybrid() -> Cgroups {
     let hierarchy =

@@ -60,6 +60,29 @@ fn names(directory: &Path) -> Vec<String> {
     entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
+/// Ends of containers' device pairs in the calling thread's network namespace.
+pub fn devices() -> Vec<String> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let names = table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    names.filter(|name| name.starts_with("veth")).map(|name| format!("device: {name}")).collect()
+}
+
+/// Rules of containers in the calling thread's network namespace. Asks only where a network was used.
+pub fn rules(ids: &[String]) -> Vec<String> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    if table.lines().count() <= 3 {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for program in ["iptables-save", "ip6tables-save"] {
+        let Ok(output) = std::process::Command::new(program).output() else { continue };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mentions = |line: &&str| ids.iter().any(|id| line.contains(&id[..12]));
+        found.extend(text.lines().filter(mentions).map(|line| format!("{program}: {line}")));
+    }
+    found
+}
+
 /// What containers that are gone have left below their data root.
 pub fn files(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
@@ -75,6 +98,11 @@ pub fn files(root: &Path) -> Vec<String> {
     look("overlay2", |name| name == "layers");
     look("trash", |_| false);
     look("run", |name| !name.ends_with(".sock"));
+    for network in names(&root.join("network/ipam")) {
+        look(&format!("network/ipam/{network}/leases"), |_| false);
+        look(&format!("network/names/{network}"), |name| name == "@");
+        look(&format!("network/names/{network}/@"), |_| false);
+    }
     // Anonymous volumes go with their container; named ones stay.
     look("volumes", |name| name.len() != 64);
     found

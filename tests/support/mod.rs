@@ -6,6 +6,7 @@
 //! there say so with [`ours_only!`].
 
 pub mod archive;
+pub mod host;
 pub mod invocation;
 pub mod leftovers;
 pub mod processes;

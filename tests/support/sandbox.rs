@@ -11,14 +11,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::invocation::Invocation;
-use super::{Output, Terminal, against_docker, comes_true, leftovers};
+use super::{Output, Terminal, against_docker, comes_true, host, leftovers};
 
 static SANDBOXES: AtomicU32 = AtomicU32::new(0);
 
 /// What `statfs` says of an overlay, on which no other overlay can be written.
 const OVERLAYFS: i64 = 0x794c_7630;
 
-/// One test's containers. Dropping it removes them and looks for what they left.
+/// One test's containers, on a host of their own as far as networks go: nothing touches the machine's
+/// links and rules. Dropping it removes them and looks for what they left.
 pub struct Sandbox {
     directory: tempfile::TempDir,
     tag: String,
@@ -30,6 +31,9 @@ impl Sandbox {
     #[track_caller]
     pub fn new() -> Sandbox {
         assert!(rustix::process::geteuid().is_root(), "containers need root: run the tests through `make test`");
+        if !against_docker() {
+            host::enter_private();
+        }
         let number = SANDBOXES.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::Builder::new().prefix("mydocker-test.").tempdir_in(base()).unwrap();
         // Of fixed width, or the first sandbox would take what belongs to the tenth for its own.
@@ -200,6 +204,8 @@ impl Sandbox {
         ids.dedup();
         let mut left = leftovers::mounts(&base);
         left.extend(leftovers::files(&self.root()));
+        left.extend(leftovers::devices());
+        left.extend(leftovers::rules(&ids));
         for cgroup in leftovers::cgroups() {
             let name = cgroup.file_name().and_then(OsStr::to_str).unwrap_or_default();
             if ids.iter().any(|id| name == id || name == format!("mydocker-{id}.scope")) {

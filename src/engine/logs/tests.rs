@@ -135,49 +135,7 @@ impl Write for Shared {
 }
 
 fn config(log: LogOptions) -> Config {
-    Config {
-        version: FORMAT_VERSION,
-        id: ContainerId::random().unwrap(),
-        name: "logged".into(),
-        created: jiff::Timestamp::now(),
-        image: ImageSource { name: "x".into(), id: "sha256:0".into(), layers: vec![] },
-        process: Process {
-            entrypoint: vec![],
-            command: vec!["x".into()],
-            env: vec![],
-            workdir: "/".into(),
-            user: String::new(),
-            group_add: vec![],
-            tty: false,
-            open_stdin: false,
-            stdin_once: false,
-            attach: Streams::default(),
-        },
-        namespaces: Namespaces::default(),
-        networking: Default::default(),
-        hostname: "x".into(),
-        domainname: String::new(),
-        mounts: vec![],
-        tmpfs: vec![],
-        read_only: false,
-        shm_size: 0,
-        extra_hosts: vec![],
-        sysctls: Default::default(),
-        ulimits: vec![],
-        resources: Default::default(),
-        cgroup_parent: String::new(),
-        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
-        cgroup_namespace: None,
-        devices: vec![],
-        device_rules: vec![],
-        security: Security::default(),
-        labels: Default::default(),
-        log,
-        stop_signal: "SIGTERM".into(),
-        stop_timeout: 10,
-        auto_remove: false,
-        restart: RestartPolicy::No,
-    }
+    Config { id: ContainerId::random().unwrap(), log, ..crate::container::sample::config() }
 }
 
 fn both() -> LogsRequest {

@@ -11,7 +11,7 @@
 //! without a living container also finds that container orphaned, and releases by owner.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;

@@ -18,31 +18,16 @@ fn fresh() -> (tempfile::TempDir, Engine) {
 
 fn config(name: &str, second: i64) -> Config {
     Config {
-        version: FORMAT_VERSION,
         id: ContainerId::random().unwrap(),
         name: name.to_owned(),
         created: jiff::Timestamp::from_second(1_700_000_000 + second).unwrap(),
-        image: ImageSource {
-            name: "busybox".into(),
-            id: "sha256:abcdef".into(),
-            layers: vec!["sha256:11".into(), "sha256:22".into()],
-        },
         process: Process {
             entrypoint: vec!["/entry".into()],
             command: vec!["top".into(), "-b".into()],
             env: vec!["PATH=/bin".into()],
-            workdir: "/".into(),
-            user: String::new(),
-            group_add: vec![],
-            tty: false,
-            open_stdin: false,
-            stdin_once: false,
-            attach: Streams::default(),
+            ..crate::container::sample::config().process
         },
-        namespaces: Namespaces::default(),
-        networking: Default::default(),
         hostname: "h".into(),
-        domainname: String::new(),
         mounts: vec![
             Mount {
                 source: MountSource::Host("/a".into()),
@@ -59,25 +44,10 @@ fn config(name: &str, second: i64) -> Config {
                 mode: String::new(),
             },
         ],
-        tmpfs: vec![],
-        read_only: false,
-        shm_size: 64 << 20,
-        extra_hosts: vec![],
-        sysctls: BTreeMap::new(),
         ulimits: vec![Ulimit { name: "core".into(), soft: 0, hard: u64::MAX }],
-        resources: Default::default(),
-        cgroup_parent: String::new(),
-        cgroup_driver: crate::container::CgroupDriver::Cgroupfs,
-        cgroup_namespace: None,
-        devices: vec![],
-        device_rules: vec![],
         security: Security { cap_add: vec!["NET_ADMIN".into()], ..Security::default() },
         labels: BTreeMap::from([("tier".to_owned(), format!("l-{name}"))]),
-        log: LogOptions::default(),
-        stop_signal: "SIGTERM".into(),
-        stop_timeout: 10,
-        auto_remove: false,
-        restart: RestartPolicy::No,
+        ..crate::container::sample::config()
     }
 }
 

@@ -71,6 +71,8 @@ fn a_device_above_another() {
     host.carry_out(vec![bridge("d0", MAC, None)]).unwrap();
     let parent = Links::index_of("d0").unwrap().unwrap();
     let other = MacAddress([2, 0x42, 10, 0, 0, 2]);
+    let request = above(crate::net::Driver::Macvlan, "bridge", parent, "eth0", inside.as_fd(), Some(other), None);
+    host.carry_out(vec![request]).unwrap();
     let mut container = crate::sys::network::inside(inside.as_fd(), Links::open).unwrap().unwrap();
     assert_eq!(container.device("eth0").unwrap().unwrap().kind, "macvlan");
 }
