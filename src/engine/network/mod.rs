@@ -4,7 +4,12 @@
 mod create;
 mod view;
 
-pub use view::{ContainerOnNetwork, NetworkFilter, NetworkSummary, NetworkView};
+pub use view::{
+    ConfigFromView, ConnectionView, Connections, ContainerOnNetwork, IpamView, NetworkFilter, NetworkListing,
+    NetworkSummary, NetworkView, SubnetView, builtin_id,
+};
+
+pub(super) use view::id_of;
 
 use anyhow::Result;
 
