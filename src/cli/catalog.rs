@@ -2,7 +2,9 @@
 
 use super::output::Refusal;
 use super::spec::Spec;
-use super::{container, events, exec, image, inspect, logs, ps, resources, run, stats, system, top, why};
+use super::{
+    container, doctor, events, exec, image, inspect, logs, network, port, ps, resources, run, stats, system, top, why,
+};
 
 /// A command under one of its words.
 pub(super) struct Entry {
@@ -36,12 +38,14 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["info"], &system::INFO),
     entry(&["attach"], &container::ATTACH),
     entry(&["create"], &run::CREATE),
+    entry(&["doctor"], &doctor::DOCTOR),
     entry(&["events"], &events::EVENTS),
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
     entry(&["logs"], &logs::LOGS),
     entry(&["pause"], &container::PAUSE),
+    entry(&["port"], &port::PORT),
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
@@ -64,11 +68,12 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["attach"], &container::ATTACH),
             entry(&["create"], &run::CREATE),
             entry(&["exec"], &exec::EXEC),
-            entry(&["inspect"], &inspect::INSPECT),
+            entry(&["inspect"], &inspect::CONTAINER_INSPECT),
             entry(&["kill"], &container::KILL),
             entry(&["logs"], &logs::LOGS),
             entry(&["ls", "list", "ps"], &ps::PS),
             entry(&["pause"], &container::PAUSE),
+            entry(&["port"], &port::PORT),
             entry(&["rename"], &container::RENAME),
             entry(&["restart"], &container::RESTART),
             entry(&["rm", "remove"], &container::REMOVE),
@@ -89,9 +94,23 @@ pub(super) static GROUPS: &[Group] = &[
         entries: &[entry(&["load"], &image::LOAD), entry(&["ls", "list"], &image::IMAGES)],
     },
     Group {
+        name: "network",
+        about: "Manage networks",
+        entries: &[
+            entry(&["connect"], &network::CONNECT),
+            entry(&["create"], &network::CREATE),
+            entry(&["disconnect"], &network::DISCONNECT),
+            entry(&["inspect"], &network::INSPECT),
+            entry(&["ls", "list"], &network::LIST),
+            entry(&["prune"], &network::PRUNE),
+            entry(&["rm", "remove"], &network::REMOVE),
+        ],
+    },
+    Group {
         name: "system",
         about: "Manage the installation",
         entries: &[
+            entry(&["doctor"], &doctor::DOCTOR),
             entry(&["events"], &events::EVENTS),
             entry(&["info"], &system::INFO),
             entry(&["version"], &system::VERSION),
@@ -196,6 +215,10 @@ mod tests {
             ("events", "system events"),
             ("why", "container why"),
             ("version", "system version"),
+            ("port", "container port"),
+            ("doctor", "system doctor"),
+            ("network ls", "network list"),
+            ("network rm", "network remove"),
         ] {
             let spec = |line: &str| match find(&words(line)) {
                 Ok(Found::Command { spec, .. }) => std::ptr::from_ref(spec),

@@ -3,7 +3,7 @@
 use clap::Command;
 
 use super::spec::{list, optional_value, switch, value};
-use super::{device, environment, resources, security};
+use super::{device, environment, networking, resources, security};
 
 /// Flags of Docker that this engine does not have yet. They are refused by name: ignoring a limit
 /// or a published port would be a lie.
@@ -14,11 +14,6 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--cpu-rt-period",
     "--cpu-rt-runtime",
     "--disable-content-trust",
-    "--dns",
-    "--dns-opt",
-    "--dns-option",
-    "--dns-search",
-    "--expose",
     "--gpus",
     "--health-cmd",
     "--health-interval",
@@ -29,21 +24,11 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--init",
     "--io-maxbandwidth",
     "--io-maxiops",
-    "--ip",
-    "--ip6",
     "--isolation",
     "--kernel-memory",
-    "--link",
     "--link-local-ip",
-    "--mac-address",
-    "--net-alias",
-    "--network-alias",
     "--no-healthcheck",
     "--oom-score-adj",
-    "-p",
-    "--publish",
-    "-P",
-    "--publish-all",
     "--runtime",
     "--storage-opt",
     "--use-api-socket",
@@ -55,7 +40,8 @@ pub(super) const UNSUPPORTED: &[&str] = &[
 /// Flags of `run` and `create`.
 pub(super) fn shared(command: Command) -> Command {
     let command = process(command).args(environment::flags());
-    files(namespaces(device::flags(resources::create_flags(resources::flags(security::flags(command))))))
+    let command = networking::flags(device::flags(resources::create_flags(resources::flags(security::flags(command)))));
+    files(namespaces(command))
         .arg(value("cidfile", None, "string", "Write the container ID to the file"))
         .arg(list("label", Some('l'), "list", "Set meta data on a container"))
         .arg(list("label-file", None, "list", "Read in a line delimited file of labels"))
@@ -103,7 +89,6 @@ fn namespaces(command: Command) -> Command {
         .arg(value("domainname", None, "string", "Container NIS domain name"))
         .arg(value("hostname", Some('h'), "string", "Container host name"))
         .arg(value("ipc", None, "string", "IPC mode to use: private, shareable, host or container:NAME"))
-        .arg(list("network", None, "network", "Network: none, host, container:NAME or the default").alias("net"))
         .arg(value("pid", None, "string", "PID namespace to use: host or container:NAME"))
         .arg(value("uts", None, "string", "UTS namespace to use: host"))
 }

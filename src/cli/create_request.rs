@@ -10,8 +10,8 @@ use clap::ArgMatches;
 use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
-use super::{device, quantity, resources, security};
-use crate::container::{Attachment, ExtraHost, LogOptions, Mount, Networking, RestartPolicy, Streams, Tmpfs};
+use super::{device, networking, quantity, resources, security};
+use crate::container::{ExtraHost, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
 
@@ -62,7 +62,7 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         pid: namespace(matches, "pid", &["", "private", "host"])?,
         ipc: namespace(matches, "ipc", &["", "private", "shareable", "host"])?,
         uts: namespace(matches, "uts", &["", "host"])?,
-        networking: networking(matches)?,
+        networking: networking::networking(matches)?,
         log: log(matches)?,
         pull: pull(matches)?,
         auto_remove: spec::is_set(matches, "rm"),
@@ -162,14 +162,6 @@ fn choices(words: &[&str], container: bool) -> String {
     let mut choices: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
     choices.extend(container.then_some("container:NAME"));
     choices.join(", ")
-}
-
-fn networking(matches: &ArgMatches) -> Result<Networking> {
-    let attachments = spec::texts(matches, "network")
-        .into_iter()
-        .map(|network| Attachment { network, ..Attachment::default() })
-        .collect();
-    Ok(Networking { attachments, ..Networking::default() })
 }
 
 fn log(matches: &ArgMatches) -> Result<LogOptions> {

@@ -57,20 +57,27 @@ pub(super) fn variables(matches: &ArgMatches, lookup: Lookup) -> Result<Vec<Stri
 /// Labels of `--label-file` and `--label`, in that order.
 pub(super) fn labels(matches: &ArgMatches) -> Result<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
-    let mut insert = |text: &str| {
-        let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        labels.insert(key.to_owned(), value.to_owned());
-    };
     for path in spec::texts(matches, "label-file") {
-        lines(&path, "label-file")?.iter().for_each(|(_, line)| insert(line));
+        labels.extend(lines(&path, "label-file")?.iter().map(|(_, line)| label(line)));
     }
-    for text in spec::texts(matches, "label") {
-        if text.is_empty() || text.starts_with('=') {
-            return Err(invalid("label", &text, "the label has no name"));
-        }
-        insert(&text);
-    }
+    labels.extend(label_flags(matches)?);
     Ok(labels)
+}
+
+/// Labels of `--label`.
+pub(super) fn label_flags(matches: &ArgMatches) -> Result<BTreeMap<String, String>> {
+    let read = |text: &String| {
+        if text.is_empty() || text.starts_with('=') {
+            return Err(invalid("label", text, "the label has no name"));
+        }
+        Ok(label(text))
+    };
+    spec::texts(matches, "label").iter().map(read).collect()
+}
+
+fn label(text: &str) -> (String, String) {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    (key.to_owned(), value.to_owned())
 }
 
 /// Lines that say something, with their numbers: no comments, no blank lines, a name in each.

@@ -1,7 +1,7 @@
 //! Spellings of older tools: long options with a single dash, and `--` before the command.
 //!
 //! Rewritten before parsing, so that no other code knows of them and help does not show them. A
-//! word is rewritten only where an option may stand: before the image, and never as the value of
+//! word is rewritten only where an option may stand: never behind an image, and never as the value of
 //! another option.
 
 use clap::Command;
@@ -34,7 +34,7 @@ pub(super) enum FirstOperand {
     Other,
 }
 
-/// Rewrites the words after `run`, `create` or `update`.
+/// Rewrites the words after `run`, `create`, `update` or `network create`.
 pub(super) fn rewrite(command: &Command, unsupported: &[&str], first: FirstOperand, words: Vec<String>) -> Vec<String> {
     let mut options = Vec::with_capacity(words.len() + 2);
     let mut image = None;
@@ -47,6 +47,11 @@ pub(super) fn rewrite(command: &Command, unsupported: &[&str], first: FirstOpera
             }
             options.extend(words);
             return options;
+        }
+        if first == FirstOperand::Other && (word == "-" || !word.starts_with('-')) {
+            // Options may follow, as Docker's parser has it.
+            options.push(word);
+            continue;
         }
         if word == "-" || !word.starts_with('-') {
             if image.is_some() {

@@ -235,7 +235,7 @@ pub(super) fn parse_mount(text: &str, directory: &Path) -> Result<Parsed, String
 }
 
 /// One record of comma-separated values (RFC 4180).
-fn csv(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn csv(text: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut field = String::new();
     let mut characters = text.chars().peekable();

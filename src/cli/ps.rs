@@ -9,7 +9,7 @@ use super::output::Refusal;
 use super::output::{self, Codes};
 use super::spec::{self, Arity, Spec};
 use super::template::{self, Format, Row};
-use super::{Session, quantity};
+use super::{Session, publish, quantity};
 use crate::engine::query::{ContainerSummary, Filter, ListRequest, MountSummary, wording};
 
 pub(super) static PS: Spec = Spec {
@@ -23,7 +23,7 @@ pub(super) static PS: Spec = Spec {
     flags: |command| {
         command
             .arg(spec::switch("all", Some('a'), "Show all containers (default shows just running)"))
-            .arg(spec::list("filter", Some('f'), "filter", "Filter output based on conditions provided (id, name, label, status, exited, ancestor, before, since, volume, network)"))
+            .arg(spec::list("filter", Some('f'), "filter", "Filter output based on conditions provided (id, name, label, status, exited, ancestor, before, since, volume, network, publish, expose)"))
             .arg(spec::value("format", None, "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
             .arg(spec::value("last", Some('n'), "int", "Show n last created containers (includes all states)"))
             .arg(spec::switch("latest", Some('l'), "Show the latest created container (includes all states)"))
@@ -106,6 +106,7 @@ fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -> Row {
     let mounts: Vec<String> = container.mounts.iter().map(|mount| cut(&mount.name, 15, shorten)).collect();
     let volumes = container.mounts.iter().filter(|mount: &&MountSummary| mount.volume).count();
     let ago = |created| format!("{} ago", wording::human_duration(wording::since(created, now)));
+    let addresses: Vec<String> = container.addresses.iter().map(ToString::to_string).collect();
     let created =
         container.created.map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string());
     let size = container
@@ -118,16 +119,16 @@ fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -> Row {
         .with("Command", command)
         .with("CreatedAt", created.unwrap_or_default())
         .with("RunningFor", container.created.map(ago).unwrap_or_default())
-        .with("Ports", "")
+        .with("Ports", publish::column(&container.ports))
         .with("State", container.state())
         .with("Status", container.status_text(now))
         .with("Size", size.unwrap_or_else(|| "0B".to_owned()))
         .with("Labels", labels.join(","))
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", volumes.to_string())
-        .with("Networks", container.network.as_str())
+        .with("Networks", container.networks.join(","))
         .with("Pid", container.pid.map(|pid| pid.to_string()).unwrap_or_default())
-        .with("IP", "")
+        .with("IP", addresses.join(","))
         .with_labels(&container.labels)
 }
 

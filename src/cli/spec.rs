@@ -36,6 +36,10 @@ impl Arity {
         Arity { min: 0, max }
     }
 
+    pub(super) const fn between(min: usize, max: usize) -> Self {
+        Arity { min, max }
+    }
+
     /// Docker's words.
     pub(super) fn check(self, count: usize, spec: &Spec, path: &str) -> std::result::Result<(), Refusal> {
         if (self.min..=self.max).contains(&count) {
@@ -46,7 +50,8 @@ impl Arity {
             (0, 0) => "accepts no arguments".to_owned(),
             (min, max) if min == max => format!("requires {min} {}", plural(min)),
             (0, max) => format!("accepts at most {max} {}", plural(max)),
-            (min, _) => format!("requires at least {min} {}", plural(min)),
+            (min, usize::MAX) => format!("requires at least {min} {}", plural(min)),
+            (min, max) => format!("requires at least {min} and at most {max} {}", plural(max)),
         };
         let usage = format!("'mydocker {path}' {wants}: mydocker {path} {}", spec.usage);
         Err(Refusal { message: usage, help: Some(path.to_owned()), code: 125 })

@@ -99,6 +99,10 @@ fn info_text(info: &InfoView) -> String {
     line(1, "Server Version", &info.server_version);
     line(1, "Storage Driver", &info.driver);
     line(1, "Logging Driver", &info.logging_driver);
+    line(1, "Plugins", "");
+    line(2, "Volume", &info.plugins.volume.join(" "));
+    line(2, "Network", &info.plugins.network.join(" "));
+    line(2, "Log", &info.plugins.log.join(" "));
     line(1, "Cgroup Driver", &info.cgroup_driver);
     line(1, "Cgroup Version", &info.cgroup_version);
     line(1, "Cgroups", &info.cgroup_description);

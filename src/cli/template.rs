@@ -120,7 +120,18 @@ fn split(line: &str) -> Vec<String> {
 pub(super) fn render_object(source: &str, object: &serde_json::Value) -> Result<String> {
     let source = if source == "json" { "{{json .}}" } else { source };
     let template = compile(source, Heading::No)?;
-    template.execute_to_string(&from_json(object, "")).map_err(|error| explain(&error, source))
+    let value = from_json(object, "");
+    let shown = match (template.execute_to_string(&value), &value) {
+        // What the JSON calls `Id` is `ID` in Docker's Go types, and templates may say either.
+        (Err(TemplateError::MissingKey { key }), Value::Map(map)) if key == "ID" && map.contains_key("Id") => {
+            let mut fields = map.as_ref().clone();
+            fields.insert(JSON.into(), value.clone());
+            fields.insert("ID".into(), map["Id"].clone());
+            template.execute_to_string(&Value::Map(Arc::new(fields)))
+        }
+        (shown, _) => shown,
+    };
+    shown.map_err(|error| explain(&error, source))
 }
 
 /// A template that is shown again and again, over objects of one shape (`events`).

@@ -1,6 +1,7 @@
 //! What a container asks of networks, as recorded in its config. What it got stands in the state,
 //! as [`Endpoint`]s.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,9 @@ pub struct Attachment {
     /// Of several networks, the one with the highest is the default route; the first among equals.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gateway_priority: i32,
+    /// `driver-opt`, for `inspect`; no driver here has any for one connection.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_options: BTreeMap<String, String>,
 }
 
 fn is_zero(number: &i32) -> bool {

@@ -6,6 +6,7 @@
 pub mod create;
 mod detach;
 pub mod devices;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 mod files;

@@ -8,7 +8,12 @@ mod remove;
 pub(in crate::engine) mod resolve;
 mod view;
 
-pub use view::{ContainerOnNetwork, NetworkFilter, NetworkSummary, NetworkView};
+pub use view::{
+    ConfigFromView, ConnectionView, Connections, ContainerOnNetwork, IpamView, NetworkFilter, NetworkListing,
+    NetworkSummary, NetworkView, SubnetView, builtin_id,
+};
+
+pub(super) use view::id_of;
 
 /// A network that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 
+use super::PortSummary;
 use super::list::ContainerSummary;
 use super::pattern::Pattern;
-use crate::container::handle;
+use crate::container::{Protocol, handle};
 use crate::engine::Engine;
 use crate::image::Store;
 
@@ -29,8 +30,37 @@ pub enum Filter {
     Since(String),
     /// Has this volume, or something mounted at this path.
     Volume(String),
-    /// Joined to this network.
+    /// Joined to this network, by name, id, or prefix of the id.
     Network(String),
+    /// One of these ports of the host leads to it.
+    Publish(PortRange),
+    /// It publishes or exposes one of these ports of its own.
+    Expose(PortRange),
+}
+
+/// `80`, `80/udp`, `8000-8010/tcp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+    protocol: Protocol,
+}
+
+impl PortRange {
+    fn parse(text: &str) -> Option<PortRange> {
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then_some(PortRange { first, last, protocol: protocol.parse().ok()? })
+    }
+
+    fn contains(self, port: u16, protocol: Protocol) -> bool {
+        (self.first..=self.last).contains(&port) && self.protocol == protocol
+    }
+}
+
+fn wrong_ports(key: &str, value: &str) -> String {
+    format!("invalid filter '{key}={value}': write PORT[/PROTOCOL] or FIRST-LAST[/PROTOCOL]")
 }
 
 /// A pattern for ids.
@@ -63,7 +93,9 @@ impl Filter {
             "since" => Ok(Filter::Since(value)),
             "volume" => Ok(Filter::Volume(value)),
             "network" => Ok(Filter::Network(value)),
-            "health" | "publish" | "expose" | "is-task" => Err(format!("filter {key} is not supported yet")),
+            "publish" => PortRange::parse(&value).map(Filter::Publish).ok_or_else(|| wrong_ports(&key, &value)),
+            "expose" => PortRange::parse(&value).map(Filter::Expose).ok_or_else(|| wrong_ports(&key, &value)),
+            "health" | "is-task" => Err(format!("filter {key} is not supported yet")),
             _ => Err(format!("invalid filter '{key}'")),
         }
     }
@@ -76,6 +108,8 @@ pub(super) enum Resolved<'a> {
     Ancestor(&'a str, Option<(String, Vec<String>)>),
     Before(Timestamp),
     Since(Timestamp),
+    /// What was written, and name and id of the network that it means.
+    Network(&'a str, Option<(String, String)>),
 }
 
 /// Looks up what the filters refer to.
@@ -93,6 +127,7 @@ pub(super) fn resolve<'a>(engine: &Engine, filters: &'a [Filter]) -> anyhow::Res
             }
             Filter::Before(reference) => Resolved::Before(created(reference)?),
             Filter::Since(reference) => Resolved::Since(created(reference)?),
+            Filter::Network(reference) => Resolved::Network(reference, engine.network_named(reference)),
             other => Resolved::Plain(other),
         });
     }
@@ -112,6 +147,7 @@ fn kind(filter: &Resolved) -> u8 {
         Resolved::Ancestor(..) => 0,
         Resolved::Before(_) => 1,
         Resolved::Since(_) => 2,
+        Resolved::Network(..) => 9,
         Resolved::Plain(plain) => match plain {
             Filter::Id(_) => 3,
             Filter::Name(_) => 4,
@@ -119,8 +155,9 @@ fn kind(filter: &Resolved) -> u8 {
             Filter::Status(_) => 6,
             Filter::Exited(_) => 7,
             Filter::Volume(_) => 8,
-            Filter::Network(_) => 9,
-            Filter::Ancestor(_) | Filter::Before(_) | Filter::Since(_) => 10,
+            // As with Docker, these two are alternatives.
+            Filter::Publish(_) | Filter::Expose(_) => 10,
+            Filter::Ancestor(_) | Filter::Before(_) | Filter::Since(_) | Filter::Network(_) => 11,
         },
     }
 }
@@ -133,6 +170,15 @@ fn holds(filter: &Resolved, container: &ContainerSummary, layers: &[String]) -> 
         },
         Resolved::Before(time) => container.created.is_some_and(|created| created < *time),
         Resolved::Since(time) => container.created.is_some_and(|created| created > *time),
+        Resolved::Network(text, network) => {
+            let joined = |name: &str| container.networks.iter().any(|network| network == name);
+            match network {
+                // Of a connected container the id is known: another network may have had that name.
+                Some((_, id)) if !container.network_ids.is_empty() => container.network_ids.contains(id),
+                Some((name, _)) => joined(name),
+                None => joined(text),
+            }
+        }
         Resolved::Plain(plain) => match plain {
             Filter::Id(pattern) => pattern.0.matches(container.id.as_str()),
             // Docker's names begin with a slash; both spellings are asked.
@@ -147,8 +193,12 @@ fn holds(filter: &Resolved, container: &ContainerSummary, layers: &[String]) -> 
             Filter::Volume(text) => {
                 container.mounts.iter().any(|mount| mount.name == *text || mount.target == text.trim_end_matches('/'))
             }
-            Filter::Network(name) => container.network == *name,
-            Filter::Ancestor(_) | Filter::Before(_) | Filter::Since(_) => false,
+            Filter::Publish(range) => {
+                let host = |port: &PortSummary| port.host.is_some_and(|host| range.contains(host.port(), port.protocol));
+                container.ports.iter().any(host)
+            }
+            Filter::Expose(range) => container.ports.iter().any(|port| range.contains(port.port, port.protocol)),
+            Filter::Ancestor(_) | Filter::Before(_) | Filter::Since(_) | Filter::Network(_) => false,
         },
     }
 }

@@ -26,6 +26,8 @@ pub struct InfoView {
     pub images: usize,
     /// `overlay2`.
     pub driver: String,
+    /// What containers can be given, by kind.
+    pub plugins: PluginsView,
     /// `json-file`.
     pub logging_driver: String,
     /// Who makes cgroups: always the engine itself.
@@ -56,6 +58,20 @@ pub struct InfoView {
     pub server_version: String,
     /// What the user should know.
     pub warnings: Vec<String>,
+}
+
+/// Drivers by kind; all are part of this program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PluginsView {
+    /// Of volumes.
+    pub volume: Vec<String>,
+    /// Of networks.
+    pub network: Vec<String>,
+    /// Who may do what: nobody is asked.
+    pub authorization: Option<Vec<String>>,
+    /// Of logs.
+    pub log: Vec<String>,
 }
 
 /// What `version` tells. There is no server: both halves describe this program.
@@ -141,6 +157,7 @@ impl Engine {
             containers_stopped: listing.containers.len() - running - paused,
             images,
             driver: "overlay2".to_owned(),
+            plugins: plugins(),
             logging_driver: "json-file".to_owned(),
             cgroup_driver: "cgroupfs".to_owned(),
             cgroup_version: cgroup_version.to_owned(),
@@ -156,6 +173,16 @@ impl Engine {
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             warnings,
         })
+    }
+}
+
+fn plugins() -> PluginsView {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    PluginsView {
+        volume: words(&["local"]),
+        network: words(&["bridge", "host", "ipvlan", "macvlan", "null"]),
+        authorization: None,
+        log: words(&["json-file", "none"]),
     }
 }
 

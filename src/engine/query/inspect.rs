@@ -6,14 +6,14 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::inspect_view::*;
-use super::{exit_code, list};
+use super::{exit_code, networking};
 use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
 use crate::container::{
-    Config, DeviceMapping, DeviceRate, LogOptions, Mount, MountSource, NamespaceMode, NetworkMode, Security,
+    Config, DeviceMapping, DeviceRate, LogOptions, Mount, MountSource, NamespaceMode, Security,
 };
-use crate::engine::{Engine, lower};
+use crate::engine::{Engine, lower, network};
 use crate::image::Store;
 use crate::layout::Layout;
 
@@ -86,7 +86,7 @@ pub(super) fn view(layout: &Layout, record: &Record) -> ContainerView {
         size_root_fs: None,
         mounts: config.mounts.iter().map(|mount| mount_view(layout, mount)).collect(),
         config: config_view(record),
-        network_settings: network_settings(&config.namespaces.network),
+        network_settings: networking::settings(record, |name| network::id_of(layout, name)),
     }
 }
 
@@ -113,7 +113,7 @@ fn state(record: &Record) -> StateView {
 }
 
 /// Docker's JSON has `null` for a list nobody gave.
-fn given(list: &[String]) -> Option<Vec<String>> {
+pub(super) fn given(list: &[String]) -> Option<Vec<String>> {
     if list.is_empty() { None } else { Some(list.to_vec()) }
 }
 
@@ -129,8 +129,8 @@ fn host_config(record: &Record) -> HostConfigView {
         binds: given(&binds),
         container_id_file: String::new(),
         log_config: LogConfigView { kind: config.log.driver.clone(), config: log_options(&config.log) },
-        network_mode: list::network_name(&config.namespaces.network),
-        port_bindings: BTreeMap::new(),
+        network_mode: networking::mode(config),
+        port_bindings: networking::port_bindings(config),
         restart_policy: RestartPolicyView {
             name: config.restart.name().to_owned(),
             maximum_retry_count: config.restart.max_retries(),
@@ -141,9 +141,9 @@ fn host_config(record: &Record) -> HostConfigView {
         cap_add: given(&capabilities(&config.security.cap_add)),
         cap_drop: given(&capabilities(&config.security.cap_drop)),
         cgroupns_mode: cgroup_namespace(config),
-        dns: Vec::new(),
-        dns_options: Vec::new(),
-        dns_search: Vec::new(),
+        dns: config.networking.dns.servers.iter().map(ToString::to_string).collect(),
+        dns_options: config.networking.dns.options.clone(),
+        dns_search: config.networking.dns.search.clone(),
         extra_hosts: given(&hosts),
         group_add: given(&config.process.group_add),
         ipc_mode: match &config.namespaces.ipc {
@@ -151,11 +151,11 @@ fn host_config(record: &Record) -> HostConfigView {
             other => mode(other),
         },
         cgroup: String::new(),
-        links: None,
+        links: networking::links(config),
         oom_score_adj: 0,
         pid_mode: mode(&config.namespaces.pid),
         privileged: config.security.privileged,
-        publish_all_ports: false,
+        publish_all_ports: config.networking.publish_all,
         readonly_rootfs: config.read_only,
         security_opt: given(&security_options(&config.security)),
         tmpfs: config.tmpfs.iter().map(|tmpfs| (tmpfs.target.clone(), tmpfs.options.clone())).collect(),
@@ -324,6 +324,7 @@ fn config_view(record: &Record) -> ConfigView {
         attach_stdin: process.attach.stdin,
         attach_stdout: process.attach.stdout,
         attach_stderr: process.attach.stderr,
+        exposed_ports: networking::exposed_ports(config),
         tty: process.tty,
         open_stdin: process.open_stdin,
         stdin_once: process.stdin_once,
@@ -336,25 +337,5 @@ fn config_view(record: &Record) -> ConfigView {
         labels: config.labels.clone(),
         stop_signal: config.stop_signal.clone(),
         stop_timeout: config.stop_timeout,
-    }
-}
-
-/// Until networks exist, what a container has is its loopback (or another's network).
-fn network_settings(network: &NetworkMode) -> NetworkSettingsView {
-    let networks = match network {
-        NetworkMode::Container(_) => BTreeMap::new(),
-        other => BTreeMap::from([(list::network_name(other), EndpointView::default())]),
-    };
-    NetworkSettingsView {
-        bridge: String::new(),
-        sandbox_id: String::new(),
-        sandbox_key: String::new(),
-        ports: BTreeMap::new(),
-        endpoint_id: String::new(),
-        gateway: String::new(),
-        ip_address: String::new(),
-        ip_prefix_len: 0,
-        mac_address: String::new(),
-        networks,
     }
 }

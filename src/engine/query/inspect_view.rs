@@ -2,6 +2,7 @@
 //! for an empty list, so has this.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -69,7 +70,7 @@ pub struct HostConfigView {
     pub container_id_file: String,
     pub log_config: LogConfigView,
     pub network_mode: String,
-    pub port_bindings: BTreeMap<String, Vec<String>>,
+    pub port_bindings: Ports,
     pub restart_policy: RestartPolicyView,
     pub auto_remove: bool,
     pub volume_driver: String,
@@ -233,6 +234,8 @@ pub struct ConfigView {
     pub attach_stdin: bool,
     pub attach_stdout: bool,
     pub attach_stderr: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
     pub tty: bool,
     pub open_stdin: bool,
     pub stdin_once: bool,
@@ -251,6 +254,31 @@ pub struct ConfigView {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Empty {}
 
+/// Ports of a container (`80/tcp`) and what leads to them; `null` of one that is exposed only.
+pub type Ports = BTreeMap<String, Option<Vec<PortBindingView>>>;
+
+/// A host port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs, reason = "the names are Docker's")]
+pub struct PortBindingView {
+    pub host_ip: String,
+    pub host_port: String,
+}
+
+impl PortBindingView {
+    /// That of a host port that is held.
+    pub fn of(host: SocketAddr) -> Self {
+        PortBindingView { host_ip: host.ip().to_string(), host_port: host.port().to_string() }
+    }
+
+    /// `127.0.0.1:8080`, `[::]:8080`.
+    pub fn address(&self) -> String {
+        let (left, right) = if self.host_ip.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{left}{}{right}:{}", self.host_ip, self.host_port)
+    }
+}
+
 /// `NetworkSettings`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -260,14 +288,20 @@ pub struct NetworkSettingsView {
     #[serde(rename = "SandboxID")]
     pub sandbox_id: String,
     pub sandbox_key: String,
-    pub ports: BTreeMap<String, Option<Vec<String>>>,
+    pub ports: Ports,
     #[serde(rename = "EndpointID")]
     pub endpoint_id: String,
     pub gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub global_ipv6_prefix_len: u8,
     #[serde(rename = "IPAddress")]
     pub ip_address: String,
     #[serde(rename = "IPPrefixLen")]
     pub ip_prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    pub ipv6_gateway: String,
     pub mac_address: String,
     pub networks: BTreeMap<String, EndpointView>,
 }
@@ -277,6 +311,13 @@ pub struct NetworkSettingsView {
 #[serde(rename_all = "PascalCase")]
 #[allow(missing_docs, reason = "the names are Docker's")]
 pub struct EndpointView {
+    #[serde(rename = "IPAMConfig")]
+    pub ipam_config: Option<IpamConfigView>,
+    pub links: Option<Vec<String>>,
+    pub aliases: Option<Vec<String>>,
+    pub mac_address: String,
+    pub driver_opts: Option<BTreeMap<String, String>>,
+    pub gw_priority: i32,
     #[serde(rename = "NetworkID")]
     pub network_id: String,
     #[serde(rename = "EndpointID")]
@@ -286,6 +327,22 @@ pub struct EndpointView {
     pub ip_address: String,
     #[serde(rename = "IPPrefixLen")]
     pub ip_prefix_len: u8,
-    pub mac_address: String,
-    pub aliases: Option<Vec<String>>,
+    #[serde(rename = "IPv6Gateway")]
+    pub ipv6_gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    pub global_ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    pub global_ipv6_prefix_len: u8,
+    #[serde(rename = "DNSNames")]
+    pub dns_names: Option<Vec<String>>,
+}
+
+/// Addresses that were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are Docker's")]
+pub struct IpamConfigView {
+    #[serde(rename = "IPv4Address", skip_serializing_if = "Option::is_none")]
+    pub ipv4_address: Option<String>,
+    #[serde(rename = "IPv6Address", skip_serializing_if = "Option::is_none")]
+    pub ipv6_address: Option<String>,
 }

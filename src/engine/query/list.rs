@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
 
 use super::filter::{self, Filter};
-use super::{Size, exit_code, wording};
+use super::{PortSummary, Size, exit_code, networking, wording};
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::{Config, ContainerId, MountSource, NetworkMode};
+use crate::container::{Config, ContainerId, MountSource};
 use crate::engine::Engine;
 use crate::error::{Class, Failure};
 
@@ -58,8 +59,14 @@ pub struct ContainerSummary {
     pub labels: BTreeMap<String, String>,
     /// Its mounts.
     pub mounts: Vec<MountSummary>,
-    /// The network's name.
-    pub network: String,
+    /// Its networks' names, in the order of the devices.
+    pub networks: Vec<String>,
+    /// Those networks' ids where it is connected now.
+    pub network_ids: Vec<String>,
+    /// Its addresses, in the order of the devices.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports, published and exposed, when it runs.
+    pub ports: Vec<PortSummary>,
     /// Pid of the first process on the host, when it runs.
     pub pid: Option<i32>,
     /// Bytes, when they were asked for.
@@ -107,7 +114,10 @@ impl ContainerSummary {
             condition: Condition::Damaged,
             labels: BTreeMap::new(),
             mounts: Vec::new(),
-            network: String::new(),
+            networks: Vec::new(),
+            network_ids: Vec::new(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
             pid: None,
             size: None,
         }
@@ -130,7 +140,10 @@ impl ContainerSummary {
             },
             labels: config.labels.clone(),
             mounts: mounts(config),
-            network: network_name(&config.namespaces.network),
+            networks: networking::names(record),
+            network_ids: networking::endpoints(record).iter().map(|endpoint| endpoint.network_id.clone()).collect(),
+            addresses: networking::addresses(record),
+            ports: networking::ports(record),
             pid: record.live_init().map(|process| process.pid),
             size: None,
         }
@@ -176,16 +189,6 @@ fn mounts(config: &Config) -> Vec<MountSummary> {
         MountSummary { name, target: mount.target.clone(), volume }
     };
     config.mounts.iter().map(summary).collect()
-}
-
-/// The name of a network as listings and `inspect` show it.
-pub(super) fn network_name(mode: &NetworkMode) -> String {
-    match mode {
-        NetworkMode::Networks => "bridge".to_owned(),
-        NetworkMode::None => "none".to_owned(),
-        NetworkMode::Host => "host".to_owned(),
-        NetworkMode::Container(id) => format!("container:{id}"),
-    }
 }
 
 impl Engine {

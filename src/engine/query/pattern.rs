@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 /// A pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub(in crate::engine) struct Pattern {
     branches: Vec<Vec<Node>>,
 }
 
@@ -37,7 +37,7 @@ const MAX_STEPS: usize = 100_000;
 
 impl Pattern {
     /// Reads a pattern; the error says what is wrong.
-    pub(super) fn parse(text: &str) -> Result<Pattern, String> {
+    pub(in crate::engine) fn parse(text: &str) -> Result<Pattern, String> {
         let characters: Vec<char> = text.chars().collect();
         if characters.len() > MAX_LENGTH {
             return Err(format!("the pattern is longer than {MAX_LENGTH} characters"));
@@ -48,7 +48,7 @@ impl Pattern {
     }
 
     /// Whether it matches anywhere in `text`.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    pub(in crate::engine) fn matches(&self, text: &str) -> bool {
         let text: Vec<char> = text.chars().collect();
         let matcher = Matcher { text: &text, steps: Cell::new(0) };
         (0..=text.len()).any(|at| matcher.branches(&self.branches, at, &|_| true))
