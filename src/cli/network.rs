@@ -3,7 +3,7 @@
 mod create;
 mod list;
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 use anyhow::{Context, Result};
 use clap::ArgMatches;

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use anyhow::Result;
 
 use super::plug::{self, set_routes};
+use super::view::driver_name;
 use crate::container::handle::{self, Locked};
 use crate::container::{Attachment, NetworkMode};
 use crate::engine::request::ConnectRequest;
@@ -26,7 +27,7 @@ impl Engine {
         if container.config.namespaces.network != NetworkMode::Networks {
             return Err(not_on_networks(&container));
         }
-        let network = self.network_named(&request.attachment.network)?;
+        let network = self.network_for_use(&request.attachment.network)?;
         let attachments = &container.config.networking.attachments;
         if attachments.iter().any(|attachment| attachment.network == network.name) {
             return Err(Failure::conflict(format!(
@@ -80,7 +81,7 @@ impl Engine {
     /// Disconnects a container from a network. With `force` a container that cannot be found is no
     /// obstacle.
     pub fn network_disconnect(&self, network: &str, container: &str, force: bool) -> Result<()> {
-        let network = self.network_named(network)?;
+        let network = self.network_for_use(network)?;
         let id = match handle::find(self.layout(), container) {
             Ok(id) => id,
             Err(error) => return if force { Ok(()) } else { Err(error) },
@@ -147,7 +148,7 @@ impl Engine {
     }
 
     /// A network by name or id; the default one is made when it is named.
-    pub(in crate::engine) fn network_named(&self, reference: &str) -> Result<Network> {
+    pub(in crate::engine) fn network_for_use(&self, reference: &str) -> Result<Network> {
         let records = self.networks();
         match reference {
             "" | "default" | crate::net::DEFAULT_NETWORK => {
@@ -180,7 +181,7 @@ impl Engine {
         let attributes = [
             ("container", container.id().as_str().to_owned()),
             ("name", network.name.clone()),
-            ("type", super::create::driver_name(network.driver).to_owned()),
+            ("type", driver_name(network.driver).to_owned()),
         ];
         self.note_object(crate::engine::events::Kind::Network, &network.id, action, &attributes);
     }

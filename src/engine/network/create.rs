@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use super::NetworkCreated;
-use super::view::{builtin_id, is_predefined};
+use super::view::{builtin_id, driver_name, is_builtin_name};
 use crate::engine::Engine;
 use crate::engine::events::Kind;
 use crate::engine::request::NetworkRequest;
@@ -40,7 +40,7 @@ impl Engine {
     /// a name and can be removed or used.
     pub fn network_create(&self, request: &NetworkRequest) -> Result<NetworkCreated> {
         records::validate_name(&request.name)?;
-        if is_predefined(&request.name) {
+        if is_builtin_name(&request.name) {
             return Err(Failure::conflict(format!(
                 "operation is not permitted on predefined {} network",
                 request.name
@@ -315,13 +315,4 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// As users write it.
-pub(in crate::engine) fn driver_name(driver: Driver) -> &'static str {
-    match driver {
-        Driver::Bridge => "bridge",
-        Driver::Macvlan => "macvlan",
-        Driver::Ipvlan => "ipvlan",
-    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::view::{self, NetworkFilter, is_predefined};
+use super::view::{NetworkFilter, is_builtin_name};
 use crate::container::{ContainerId, handle};
 use crate::engine::Engine;
 use crate::error::Failure;
@@ -16,14 +16,14 @@ impl Engine {
     }
 
     fn remove_network(&self, reference: &str) -> Result<String> {
-        if is_predefined(reference) {
+        if is_builtin_name(reference) {
             return Err(
                 Failure::conflict(format!("{reference} is a pre-defined network and cannot be removed")).into()
             );
         }
         let records = self.networks();
         let found = records.find(reference)?;
-        if is_predefined(&found.name) {
+        if is_builtin_name(&found.name) {
             return Err(
                 Failure::conflict(format!("{} is a pre-defined network and cannot be removed", found.name)).into()
             );
@@ -66,10 +66,8 @@ impl Engine {
     pub fn network_prune(&self, filters: &[NetworkFilter]) -> Result<Vec<String>> {
         let records = self.networks();
         let mut pruned = Vec::new();
-        for network in records.list()?.networks {
-            if is_predefined(&network.name) || !view::passes(filters, &network) {
-                continue;
-            }
+        for summary in self.network_list(filters)?.networks {
+            let Some(network) = records.by_name(&summary.name)?.filter(|_| !summary.is_builtin()) else { continue };
             let lock = records.lock()?;
             if self.users(&lock, &network)?.is_empty() && !self.is_wanted(&network.name)? {
                 self.take_network_away(&lock, &network)?;

@@ -65,7 +65,7 @@ impl Engine {
             attachment.network = match attachment.network.as_str() {
                 // Made at the first start: nothing to find before.
                 "" | "default" | DEFAULT_NETWORK => DEFAULT_NETWORK.to_owned(),
-                _ => self.network_named(&attachment.network)?.name,
+                _ => self.network_for_use(&attachment.network)?.name,
             };
             if attachment.network == DEFAULT_NETWORK && (attachment.ip.is_some() || attachment.ip6.is_some()) {
                 return Err(Failure::usage("user specified IP address is supported on user defined networks only")

@@ -36,6 +36,11 @@ pub fn builtin_id(name: &str) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// `bridge`, `host` or `none`: such a network cannot be made or removed.
+pub(super) fn is_builtin_name(name: &str) -> bool {
+    BUILTIN.iter().any(|(builtin, _)| *builtin == name)
+}
+
 /// A network as listings show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkSummary {
@@ -99,12 +104,12 @@ impl NetworkSummary {
 
     /// It exists without having been made, and cannot be removed.
     pub fn is_builtin(&self) -> bool {
-        BUILTIN.iter().any(|(name, _)| *name == self.name)
+        is_builtin_name(&self.name)
     }
 }
 
 /// As `--driver` says it.
-fn driver_name(driver: Driver) -> &'static str {
+pub(super) fn driver_name(driver: Driver) -> &'static str {
     match driver {
         Driver::Bridge => "bridge",
         Driver::Macvlan => "macvlan",
