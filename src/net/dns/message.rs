@@ -145,12 +145,12 @@ impl Question {
         }
     }
 
-    /// An answer with these addresses, as many of them as `limit` allows. (Some clients use what is in a truncated
+    /// An answer with these addresses, as many of them as `limit` allows, and [`MAX_ADDRESSES`] at most. (Some clients use what is in a truncated
     /// answer and never ask again by TCP, so that it should hold something.)
     pub(super) fn addresses(&self, addresses: impl Iterator<Item = IpAddr>, limit: usize) -> Vec<u8> {
         let mut message = self.reply(ResponseCode::NoError);
         let mut room = limit.saturating_sub(self.overhead());
-        for address in addresses {
+        for address in addresses.take(MAX_ADDRESSES) {
             let (data, length) = match address {
                 IpAddr::V4(address) => (RData::A(A(address)), 4),
                 IpAddr::V6(address) => (RData::AAAA(AAAA(address)), 16),
@@ -211,6 +211,10 @@ impl Question {
         self.end + if self.edns.is_some() { 11 } else { 0 }
     }
 }
+
+/// Addresses in one answer; those of a name that has more take turns. hickory shortens the names of the first 256
+/// records only.
+const MAX_ADDRESSES: usize = 250;
 
 /// Bytes of a record without its data: a pointer to the question's name, type, class, TTL, length.
 const RECORD: usize = 12;

@@ -219,9 +219,6 @@ struct Asked {
     over_tcp: bool,
 }
 
-/// What a server says to a question: any number of messages.
-type Manner = Box<dyn FnMut(&Asked) -> Vec<Vec<u8>> + Send>;
-
 /// A server on the host, on threads that end with the test's process at the latest.
 struct Server {
     address: SocketAddr,
@@ -247,22 +244,25 @@ impl Server {
                     let mut bytes = vec![0; 65535];
                     let Ok((length, from)) = udp.recv_from(&mut bytes) else { continue };
                     let asked = Asked { message: bytes[..length].to_vec(), over_tcp: false };
-                    for answer in manner(&asked) {
-                        let _ = udp.send_to(&answer, from);
-                    }
+                    let answers = manner(&asked);
+                    // First, so that whoever has the answer finds the question here.
                     if log.send(asked).is_err() {
                         return;
+                    }
+                    for answer in answers {
+                        let _ = udp.send_to(&answer, from);
                     }
                 }
                 if !set[1].revents().is_empty() {
                     let (mut stream, _) = tcp.accept().unwrap();
                     let Some(message) = read_framed(&mut stream) else { continue };
                     let asked = Asked { message, over_tcp: true };
-                    for answer in manner(&asked) {
-                        write_framed(&mut stream, &answer);
-                    }
+                    let answers = manner(&asked);
                     if log.send(asked).is_err() {
                         return;
+                    }
+                    for answer in answers {
+                        write_framed(&mut stream, &answer);
                     }
                 }
             }
@@ -324,7 +324,11 @@ const TYPE_AAAA: u16 = 28;
 
 /// An answer to `query` with this response code and one address.
 fn answer(query: &[u8], code: u8, address: [u8; 4]) -> Vec<u8> {
-    let mut bytes = query.to_vec();
+    let mut end = 12;
+    while query[end] != 0 {
+        end += 1 + usize::from(query[end]);
+    }
+    let mut bytes = query[..end + 5].to_vec();
     bytes[2] |= 0x80;
     bytes[3] = 0x80 | code;
     bytes[6..12].copy_from_slice(&[0; 6]);

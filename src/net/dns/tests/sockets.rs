@@ -23,10 +23,13 @@ fn programs_in_the_container_may_listen_on_port_53() {
     let mut bytes = [0; 16];
     assert_eq!(udp.recv_from(&mut bytes).unwrap(), (7, other.local_addr().unwrap()));
     let stream = TcpStream::connect("127.0.0.1:53").unwrap();
-    assert_eq!(tcp.accept().unwrap().1, stream.local_addr().unwrap());
+    let (mut accepted, from) = tcp.accept().unwrap();
+    assert_eq!(from, stream.local_addr().unwrap());
+    drop(stream);
+    assert_eq!(accepted.read(&mut [0]).unwrap(), 0);
     // And they may go and come while one of our connections is there.
     let ours = tcp_client();
-    drop((udp, tcp, stream));
+    drop((udp, tcp, accepted));
     let _again = (UdpSocket::bind("0.0.0.0:53").unwrap(), TcpListener::bind("0.0.0.0:53").unwrap());
     drop(ours);
 }
