@@ -1,5 +1,6 @@
-//! eBPF programs on cgroups (bpf(2), `include/uapi/linux/bpf.h`): loading one that decides over devices,
-//! attaching it, finding those that are attached. What a program says is its maker's business.
+//! eBPF (bpf(2), `include/uapi/linux/bpf.h`). Programs on cgroups: loading one that decides over devices, attaching it,
+//! finding those that are attached. Programs on network namespaces that choose the socket for a packet, and the map of
+//! sockets they choose from. What a program says is its maker's business.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,14 +9,23 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `enum bpf_cmd`.
+const MAP_CREATE: libc::c_int = 0;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
 const PROG_DETACH: libc::c_int = 9;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
+const LINK_CREATE: libc::c_int = 28;
 /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
 const TYPE_CGROUP_DEVICE: u32 = 15;
+/// `BPF_PROG_TYPE_SK_LOOKUP` (Linux 5.9).
+const TYPE_SOCKET_LOOKUP: u32 = 30;
+/// `BPF_MAP_TYPE_SOCKMAP`.
+const TYPE_SOCKET_MAP: u32 = 15;
+/// `BPF_SK_LOOKUP`, where a socket lookup program is attached.
+const ATTACH_SOCKET_LOOKUP: u32 = 36;
 /// `BPF_CGROUP_DEVICE`, where such a program is attached.
 const ATTACH_DEVICE: u32 = 6;
 /// Programs of the groups above run as well, and each has a veto; ours replaces none of theirs.
@@ -55,6 +65,40 @@ struct Load {
     kernel_version: u32,
     flags: u32,
     name: [u8; NAME_LENGTH],
+    interface: u32,
+    /// Only types that can be attached in several places are asked for it (Linux 4.17).
+    attach_type: u32,
+}
+
+/// That of `BPF_MAP_CREATE`.
+#[repr(C)]
+#[derive(Default)]
+struct Map {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    entries: u32,
+}
+
+/// That of `BPF_MAP_UPDATE_ELEM`.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// That of `BPF_LINK_CREATE`.
+#[repr(C)]
+#[derive(Default)]
+struct Link {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 /// That of `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
@@ -125,20 +169,34 @@ struct Info {
 /// The kernel has no such programs, this process may not load any, or the verifier refuses this one and its log
 /// says why.
 pub fn load_device_program(instructions: &[u64], name: &str) -> Result<OwnedFd, LoadError> {
-    let source = match load(instructions, name, &mut []) {
+    load_program(TYPE_CGROUP_DEVICE, 0, instructions, name)
+}
+
+/// Loads a program that chooses the socket for a packet (`Documentation/bpf/prog_sk_lookup.rst`, Linux 5.9).
+/// `instructions` and `name` as for [`load_device_program`].
+///
+/// # Errors
+/// As [`load_device_program`].
+pub fn load_lookup_program(instructions: &[u64], name: &str) -> Result<OwnedFd, LoadError> {
+    load_program(TYPE_SOCKET_LOOKUP, ATTACH_SOCKET_LOOKUP, instructions, name)
+}
+
+fn load_program(kind: u32, attach_type: u32, instructions: &[u64], name: &str) -> Result<OwnedFd, LoadError> {
+    let load = |log: &mut [u8]| load(kind, attach_type, instructions, name, log);
+    let source = match load(&mut []) {
         Ok(program) => return Ok(program),
         Err(error) => error,
     };
     // Before Linux 5.11 programs count as locked memory of the user, 64 KiB by default: a dozen containers.
     if source.raw_os_error() == Some(libc::EPERM)
-        && let Some(program) = with_unlimited_locked_memory(|| load(instructions, name, &mut []))
+        && let Some(program) = with_unlimited_locked_memory(|| load(&mut []))
     {
         return Ok(program);
     }
     // Once more for the log, whose buffer would cost every start something. The first error stays: this one may be
     // that the log was too long (ENOSPC).
     let mut log = vec![0; LOG_SIZE];
-    match load(instructions, name, &mut log) {
+    match load(&mut log) {
         Ok(program) => Ok(program),
         Err(_) => {
             let length = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
@@ -147,10 +205,11 @@ pub fn load_device_program(instructions: &[u64], name: &str) -> Result<OwnedFd, 
     }
 }
 
-fn load(instructions: &[u64], name: &str, log: &mut [u8]) -> io::Result<OwnedFd> {
+fn load(kind: u32, attach_type: u32, instructions: &[u64], name: &str, log: &mut [u8]) -> io::Result<OwnedFd> {
     let license: &CStr = c"Apache-2.0";
     let mut attributes = Load {
-        program_type: TYPE_CGROUP_DEVICE,
+        program_type: kind,
+        attach_type,
         instruction_count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -175,6 +234,54 @@ fn with_unlimited_locked_memory<T>(action: impl FnOnce() -> io::Result<T>) -> Op
     let result = action();
     let _ = setrlimit(Resource::Memlock, before);
     result.ok()
+}
+
+/// Makes a map of `entries` sockets, found by their number. A socket leaves the map when it is closed.
+///
+/// # Errors
+/// The kernel has no such maps, or this process may not make any.
+pub fn socket_map(entries: u32) -> io::Result<OwnedFd> {
+    let create = || {
+        let mut attributes = Map { map_type: TYPE_SOCKET_MAP, key_size: 4, value_size: 4, entries };
+        // SAFETY: no pointers inside.
+        unsafe { descriptor(MAP_CREATE, &mut attributes) }
+    };
+    match create() {
+        // As with programs: locked memory of the user before Linux 5.11.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            with_unlimited_locked_memory(create).ok_or(error)
+        }
+        result => result,
+    }
+}
+
+/// Puts a socket at a place of a map of sockets. TCP sockets must listen, UDP sockets be bound.
+pub fn set_socket(map: BorrowedFd<'_>, place: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let value = socket.as_raw_fd() as u32;
+    let mut attributes = Element {
+        map: map.as_raw_fd() as u32,
+        key: &raw const place as u64,
+        value: &raw const value as u64,
+        ..Element::default()
+    };
+    // SAFETY: key and value outlive the call and have the sizes that the map was made with.
+    unsafe { call(MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
+/// Attaches a program that chooses sockets to the network namespace behind the descriptor `namespace`. It is detached
+/// when the link that is returned is closed.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN over the namespace; E2BIG when it has 64 such programs.
+pub fn attach_lookup(namespace: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attributes = Link {
+        program: program.as_raw_fd() as u32,
+        target: namespace.as_raw_fd() as u32,
+        attach_type: ATTACH_SOCKET_LOOKUP,
+        flags: 0,
+    };
+    // SAFETY: no pointers inside.
+    unsafe { descriptor(LINK_CREATE, &mut attributes) }
 }
 
 /// Attaches `program` to the group behind the directory descriptor `cgroup`, in the place of `replaced` if there is
