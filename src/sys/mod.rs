@@ -6,8 +6,11 @@
 pub mod bpf;
 pub mod channel;
 pub mod clock;
+pub mod conntrack;
 pub mod fd;
+pub mod inet_diag;
 pub mod mount;
+mod netlink_request;
 pub mod network;
 pub mod process;
 pub mod procfs;
