@@ -47,9 +47,11 @@ pub(super) static CONTAINER_INSPECT: Spec = Spec {
 };
 
 fn container_flags(command: clap::Command) -> clap::Command {
-    command
-        .arg(spec::value("format", Some('f'), "string", "Format output: 'json' or a Go template"))
-        .arg(spec::switch("size", Some('s'), "Display total file sizes"))
+    command.arg(spec::value("format", Some('f'), "string", "Format output: 'json' or a Go template")).arg(spec::switch(
+        "size",
+        Some('s'),
+        "Display total file sizes",
+    ))
 }
 
 /// What a name may stand for, in the order in which it is asked.

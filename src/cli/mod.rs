@@ -45,6 +45,8 @@ mod top;
 mod why;
 
 #[cfg(test)]
+mod argv_network_tests;
+#[cfg(test)]
 mod argv_tests;
 
 use std::ffi::OsString;

@@ -49,9 +49,7 @@ pub(super) static REMOVE: Spec = Spec {
     raw_operands: false,
     legacy_options: false,
     unsupported: &[],
-    flags: |command| {
-        command.arg(spec::switch("force", Some('f'), "Do not error if the network does not exist"))
-    },
+    flags: |command| command.arg(spec::switch("force", Some('f'), "Do not error if the network does not exist")),
     run: remove,
 };
 
@@ -100,9 +98,7 @@ pub(super) static DISCONNECT: Spec = Spec {
     raw_operands: false,
     legacy_options: false,
     unsupported: &[],
-    flags: |command| {
-        command.arg(spec::switch("force", Some('f'), "Force the container to disconnect from a network"))
-    },
+    flags: |command| command.arg(spec::switch("force", Some('f'), "Force the container to disconnect from a network")),
     run: |session, matches| {
         if let [network, container] = spec::operands(matches).as_slice() {
             session.engine()?.network_disconnect(network, container, spec::is_set(matches, "force"))?;
@@ -219,7 +215,8 @@ mod tests {
 
     #[test]
     fn pruning_asks_and_tells_as_docker_does() {
-        for (answer, yes) in [("y\n", true), ("Y", true), (" y \n", true), ("", false), ("n\n", false), ("yes\n", false)]
+        for (answer, yes) in
+            [("y\n", true), ("Y", true), (" y \n", true), ("", false), ("n\n", false), ("yes\n", false)]
         {
             assert_eq!(is_yes(answer.as_bytes()), yes, "{answer:?}");
         }

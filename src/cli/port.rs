@@ -69,10 +69,7 @@ mod tests {
             ("90/tcp".to_owned(), None),
         ]);
         let shown = |wanted: &str| lines(&ports, "web", wanted);
-        assert_eq!(
-            shown("").unwrap(),
-            ["80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080", "443/tcp -> 127.0.0.1:1443"]
-        );
+        assert_eq!(shown("").unwrap(), ["80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080", "443/tcp -> 127.0.0.1:1443"]);
         assert_eq!(shown("80").unwrap(), ["0.0.0.0:8080", "[::]:8080"]);
         assert_eq!(shown("443/tcp").unwrap(), ["127.0.0.1:1443"]);
         for wanted in ["90", "90/tcp", "80/udp", "81", "80/foo"] {

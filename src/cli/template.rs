@@ -410,6 +410,37 @@ mod tests {
     }
 
     #[test]
+    fn templates_about_networks() {
+        let container = serde_json::json!({"NetworkSettings": {
+            "IPAddress": "172.17.0.2",
+            "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "90/tcp": null},
+            "Networks": {"a": {"IPAddress": "172.18.0.2"}, "b": {"IPAddress": "172.19.0.2"}},
+        }});
+        let network =
+            serde_json::json!({"Id": "abc", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24"}]}, "Containers": {}});
+        let of_container = |source| render_object(source, &container).unwrap();
+        let of_network = |source| render_object(source, &network).unwrap();
+        assert_eq!(of_container("{{.NetworkSettings.IPAddress}}"), "172.17.0.2");
+        assert_eq!(of_container("{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"), "172.18.0.2 172.19.0.2 ");
+        assert_eq!(of_container("{{range $k, $v := .NetworkSettings.Networks}}{{$k}},{{end}}"), "a,b,");
+        let port = r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#;
+        assert_eq!(of_container(port), "8080");
+        assert_eq!(
+            of_container("{{json .NetworkSettings.Ports}}"),
+            r#"{"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"8080"}],"90/tcp":null}"#
+        );
+        let every =
+            "{{range $p, $conf := .NetworkSettings.Ports}}{{$p}} -> {{range $conf}}{{.HostPort}}{{end}};{{end}}";
+        assert_eq!(of_container(every), "80/tcp -> 8080;90/tcp -> ;");
+        assert_eq!(of_network("{{(index .IPAM.Config 0).Subnet}}"), "10.0.0.0/24");
+        assert_eq!(of_network("{{range .IPAM.Config}}{{.Subnet}}{{end}}"), "10.0.0.0/24");
+        assert_eq!(of_network("{{.ID}} {{.Id}} {{len .Containers}}"), "abc abc 0");
+        assert_eq!(of_network("{{.ID}} {{json .Containers}}"), "abc {}");
+        assert!(of_network("{{if .ID}}{{json .}}{{end}}").starts_with(r#"{"Containers":{},"IPAM""#));
+        assert!(render_object("{{.ID}}", &container).is_err());
+    }
+
+    #[test]
     fn an_unknown_field_is_an_error() {
         let text = render(&Format::parse(Some("{{.Foo}}"), ""), HEADERS, &[row()]).unwrap_err().to_string();
         assert!(text.contains("Foo"), "{text}");

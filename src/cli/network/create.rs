@@ -109,7 +109,11 @@ fn options(matches: &ArgMatches) -> Result<BTreeMap<String, String>> {
     let read = |text: &String| {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         let key = key.trim();
-        if key.is_empty() { Err(invalid("opt", text, "the option has no name")) } else { Ok((key.into(), value.into())) }
+        if key.is_empty() {
+            Err(invalid("opt", text, "the option has no name"))
+        } else {
+            Ok((key.into(), value.into()))
+        }
     };
     spec::texts(matches, "opt").iter().map(read).collect()
 }

@@ -81,8 +81,9 @@ fn row(network: &NetworkSummary, shorten: bool) -> Row {
     let id: String = if shorten { network.id.chars().take(12).collect() } else { network.id.clone() };
     let labels: Vec<String> = network.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let subnets: Vec<String> = network.subnets.iter().map(|subnet| subnet.subnet.to_string()).collect();
-    let created =
-        network.created.map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.f %z %Z").to_string());
+    let created = network
+        .created
+        .map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.f %z %Z").to_string());
     Row::default()
         .with("ID", id)
         .with("Name", network.name.as_str())

@@ -194,7 +194,8 @@ fn holds(filter: &Resolved, container: &ContainerSummary, layers: &[String]) -> 
                 container.mounts.iter().any(|mount| mount.name == *text || mount.target == text.trim_end_matches('/'))
             }
             Filter::Publish(range) => {
-                let host = |port: &PortSummary| port.host.is_some_and(|host| range.contains(host.port(), port.protocol));
+                let host =
+                    |port: &PortSummary| port.host.is_some_and(|host| range.contains(host.port(), port.protocol));
                 container.ports.iter().any(host)
             }
             Filter::Expose(range) => container.ports.iter().any(|port| range.contains(port.port, port.protocol)),

@@ -30,19 +30,18 @@ pub(super) fn endpoints(record: &Record) -> &[Endpoint] {
 
 /// The networks' names, in the order of the devices.
 pub(super) fn names(record: &Record) -> Vec<String> {
-    let names = |mut names: Vec<String>| {
-        // A container that was connected later has an endpoint without a wish, and the other way round.
-        names.extend(endpoints(record).iter().map(|endpoint| endpoint.network.clone()));
-        let mut seen = std::collections::BTreeSet::new();
-        names.retain(|name| seen.insert(name.clone()));
-        names
-    };
-    match &record.config.namespaces.network {
-        NetworkMode::Networks => {
-            names(attachments(&record.config).iter().map(|attachment| attachment.network.clone()).collect())
-        }
-        other => vec![mode_name(&record.config, other)],
+    if record.config.namespaces.network != NetworkMode::Networks {
+        return vec![mode(&record.config)];
     }
+    let mut names: Vec<String> = Vec::new();
+    let asked = attachments(&record.config).into_iter().map(|attachment| attachment.network);
+    // One that was connected meanwhile has an endpoint first.
+    for name in asked.chain(endpoints(record).iter().map(|endpoint| endpoint.network.clone())) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// What was asked for; nothing means the default network.
@@ -58,11 +57,7 @@ fn attachments(config: &Config) -> Vec<Attachment> {
 
 /// `HostConfig.NetworkMode`.
 pub(super) fn mode(config: &Config) -> String {
-    mode_name(config, &config.namespaces.network)
-}
-
-fn mode_name(config: &Config, mode: &NetworkMode) -> String {
-    match mode {
+    match &config.namespaces.network {
         NetworkMode::Networks => {
             let first = config.networking.attachments.first().map(|attachment| attachment.network.clone());
             first.unwrap_or_else(|| DEFAULT_NETWORK.to_owned())

@@ -1,5 +1,7 @@
 //! Listing and inspecting records written as the engine writes them, with real processes.
 
+mod networking;
+
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -253,5 +255,6 @@ fn info_counts() {
     let info = engine.info().unwrap();
     assert_eq!((info.containers, info.containers_running, info.containers_stopped), (2, 1, 1));
     assert!(info.mem_total > 0 && info.ncpu > 0 && !info.kernel_version.is_empty());
+    assert_eq!(info.plugins.network, ["bridge", "host", "ipvlan", "macvlan", "null"]);
     assert!(["1", "2", "hybrid", "none"].contains(&info.cgroup_version.as_str()));
 }

@@ -122,13 +122,13 @@ fn inspect_has_dockers_shape() {
 fn references_are_names_ids_and_prefixes() {
     let (_dir, engine) = fresh();
     add(&engine, &network("n1", 'a'));
-    add(&engine, &Network { id: format!("ab{}", "c".repeat(62)), ..network("aaaa", 'a') });
+    add(&engine, &Network { id: format!("aab{}", "c".repeat(61)), ..network("aaaa", 'a') });
     let name = |reference: &str| engine.network_inspect(reference).map(|view| view.name);
     assert_eq!(name("n1").unwrap(), "n1");
     assert_eq!(name("aaaa").unwrap(), "aaaa", "a name goes before the prefix of an id");
-    assert_eq!(name("ab").unwrap(), "aaaa");
+    assert_eq!(name("aab").unwrap(), "aaaa");
     assert_eq!(name("aaa").unwrap(), "n1");
-    assert_eq!(name("a").unwrap_err().to_string(), "network a is ambiguous (2 matches found based on ID prefix)");
+    assert_eq!(name("aa").unwrap_err().to_string(), "network aa is ambiguous (2 matches found based on ID prefix)");
     for missing in ["n", "", "../n1", "N1"] {
         assert_eq!(name(missing).unwrap_err().to_string(), format!("network {missing} not found"));
     }
