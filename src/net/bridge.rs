@@ -18,8 +18,10 @@ use super::{MacAddress, Network, option};
 use crate::error::Failure;
 use crate::sys::network::device_state;
 
-/// What stands in a bridge's alias before the network's id.
-const MARK: &str = "mydocker network ";
+/// What stands in a bridge's alias: the data root's tag and the network's id.
+fn mark(tag: &str, id: &str) -> String {
+    format!("mydocker {tag} network {id}")
+}
 
 /// The bridge's number when it is complete.
 pub fn find(network: &Network) -> Result<Option<u32>> {
@@ -30,12 +32,29 @@ pub fn find(network: &Network) -> Result<Option<u32>> {
 }
 
 /// Makes the bridge complete. To be called under the networks' lock.
-pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<u32> {
+///
+/// Without an iptables program the bridge leads nowhere but to the host: a way out without rules would
+/// make the host a router for its neighbours, and each network one for the others. That is said in
+/// `warnings`.
+pub fn make(
+    links: &mut Links,
+    network: &Network,
+    firewall: &Firewall,
+    warnings: &mut Vec<String>,
+) -> Result<u32> {
     if let Some(index) = find(network)? {
         return Ok(index);
     }
-    let begun = turn_on_forwarding(network)?;
-    firewall.add_network(network, begun)?;
+    if firewall.is_available() {
+        let begun = turn_on_forwarding(network)?;
+        firewall.add_network(network, begun)?;
+    } else {
+        warnings.push(format!(
+            "iptables is not installed: containers on network {} reach each other and the host, and nothing else. \
+             Install it (apt-get install iptables, or the like), then run: mydocker doctor --fix",
+            network.name
+        ));
+    }
     let name = network.device.as_str();
     let index = match Links::index_of(name)? {
         Some(index) => {
@@ -50,7 +69,7 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result
             let mac = gateway.map_or_else(|| random_mac(network), MacAddress::of);
             links.carry_out(vec![
                 link::bridge(name, mac, mtu(network)),
-                link::alias(name, &format!("{MARK}{}", network.id)),
+                link::alias(name, &mark(firewall.tag(), &network.id)),
             ])?;
             Links::index_of(name)?.with_context(|| format!("find bridge {name}, made just now"))?
         }
@@ -67,11 +86,11 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result
 
 /// Makes a parent device for a macvlan or ipvlan network that names none: a bridge without ports, which
 /// leads nowhere. Containers on it reach each other and nobody else.
-pub fn make_parent(links: &mut Links, network: &Network) -> Result<()> {
+pub fn make_parent(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     let name = network.device.as_str();
     links.carry_out(vec![
         link::bridge(name, random_mac(network), mtu(network)),
-        link::alias(name, &format!("{MARK}{}", network.id)),
+        link::alias(name, &mark(firewall.tag(), &network.id)),
     ])?;
     let index = Links::index_of(name)?.with_context(|| format!("find device {name}, made just now"))?;
     links.carry_out(vec![link::up(index)])
@@ -81,17 +100,24 @@ pub fn make_parent(links: &mut Links, network: &Network) -> Result<()> {
 /// that is not ours stays.
 pub fn remove(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     if let Some(device) = links.device(&network.device)?
-        && device.alias == format!("{MARK}{}", network.id)
+        && device.alias == mark(firewall.tag(), &network.id)
     {
         links.carry_out(vec![link::delete(device.index)]).with_context(|| format!("remove bridge {}", device.name))?;
     }
-    firewall.remove_network(network)
+    if firewall.is_available() { firewall.remove_network(network) } else { Ok(()) }
 }
 
-/// Bridges that say they belong to networks: device name and network id.
-pub fn marked(links: &mut Links) -> Result<Vec<(String, String)>> {
+/// Devices that say they were made for a network of this data root: name and number of the device, id
+/// of the network.
+pub fn marked(links: &mut Links, firewall: &Firewall) -> Result<Vec<(String, u32, String)>> {
+    let prefix = mark(firewall.tag(), "");
     let devices = links.devices()?.into_iter();
-    Ok(devices.filter_map(|device| Some((device.name, device.alias.strip_prefix(MARK)?.to_owned()))).collect())
+    Ok(devices
+        .filter_map(|device| {
+            let id = device.alias.strip_prefix(&prefix)?.to_owned();
+            Some((device.name, device.index, id))
+        })
+        .collect())
 }
 
 /// Largest packet that the network's devices send, bytes; `None` for the kernel's choice.
@@ -120,7 +146,7 @@ fn taken(network: &Network, kind: &str) -> anyhow::Error {
 
 /// Has the kernel forward packets between devices (ip-sysctl.rst). Where it did not until now, the
 /// FORWARD chain's policy is to drop: the host must not become a router for its neighbours.
-fn turn_on_forwarding(network: &Network) -> Result<Forwarding> {
+pub fn turn_on_forwarding(network: &Network) -> Result<Forwarding> {
     let mut begun = Forwarding::default();
     if network.internal {
         return Ok(begun);

@@ -53,7 +53,7 @@ impl Engine {
         let mut inside = attach::open(namespace.as_fd())?;
         let records = self.networks();
         let lock = records.lock()?;
-        let bridge = self.raise(&lock, &network)?;
+        let bridge = self.raise(&lock, &network, &mut Vec::new())?;
         let interface = inside.free_interface()?;
         let endpoint = self.claim_one(&lock, &container.config, &network, &attachment, interface)?;
         drop(lock);

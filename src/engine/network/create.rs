@@ -86,7 +86,7 @@ impl Engine {
             options,
         };
         lock.save(&network)?;
-        if let Err(error) = self.prepare_network(&lock, &network) {
+        if let Err(error) = self.prepare_network(&lock, &network, &mut warnings) {
             let _ = self.take_network_away(&lock, &network);
             return Err(error);
         }
@@ -95,9 +95,9 @@ impl Engine {
         Ok(NetworkCreated { id: network.id, warnings })
     }
 
-    fn prepare_network(&self, lock: &Locked, network: &Network) -> Result<()> {
+    fn prepare_network(&self, lock: &Locked, network: &Network, warnings: &mut Vec<String>) -> Result<()> {
         if network.driver == Driver::Bridge {
-            return self.raise(lock, network).map(drop);
+            return self.raise(lock, network, warnings).map(drop);
         }
         let mut links = Links::open()?;
         if Links::index_of(&network.device)?.is_none() {
@@ -106,7 +106,7 @@ impl Engine {
                     .with_hint("see the host's devices: ip link")
                     .into());
             }
-            bridge::make_parent(&mut links, network)?;
+            bridge::make_parent(&mut links, network, &self.firewall())?;
         }
         Ok(())
     }

@@ -35,6 +35,8 @@ pub struct Claim {
     pub endpoints: Vec<Endpoint>,
     /// Sockets that keep host ports from others.
     pub held: Vec<OwnedFd>,
+    /// Things the user should know; not errors.
+    pub warnings: Vec<String>,
     /// The network of each endpoint, and its bridge.
     networks: Vec<(Network, Option<u32>)>,
 }
@@ -75,7 +77,7 @@ impl Engine {
         let lock = records.lock()?;
         for (number, attachment) in attachments.iter().enumerate() {
             let network = self.usable_network(&lock, &attachment.network)?;
-            let index = self.raise(&lock, &network)?;
+            let index = self.raise(&lock, &network, &mut claim.warnings)?;
             let endpoint = self.claim_one(&lock, config, &network, attachment, format!("eth{number}"))?;
             claim.endpoints.push(endpoint);
             claim.networks.push((network, index));
@@ -96,14 +98,19 @@ impl Engine {
     }
 
     /// Makes a network's device real when it is not; the number of its bridge.
-    pub(in crate::engine) fn raise(&self, _lock: &Locked, network: &Network) -> Result<Option<u32>> {
+    pub(in crate::engine) fn raise(
+        &self,
+        _lock: &Locked,
+        network: &Network,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<u32>> {
         if network.driver != Driver::Bridge {
             return Ok(None);
         }
         if let Some(index) = bridge::find(network)? {
             return Ok(Some(index));
         }
-        bridge::make(&mut Links::open()?, network, &self.firewall()).map(Some)
+        bridge::make(&mut Links::open()?, network, &self.firewall(), warnings).map(Some)
     }
 
     /// One connection, claimed: addresses and names.
@@ -341,7 +348,7 @@ impl Engine {
             return Ok(());
         }
         let owner = config.id.as_str();
-        if !port_mappings(config).is_empty() {
+        if !port_mappings(config).is_empty() && self.firewall().is_available() {
             self.firewall().unpublish_owner(owner)?;
         }
         self.forget_owner(owner)

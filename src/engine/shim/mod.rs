@@ -55,7 +55,7 @@ pub struct Orders {
 pub fn run(engine: &Engine, mut orders: Orders) -> ! {
     detach(&orders);
     process::set_title(&format!("mydocker: shim {}", orders.container.config.name));
-    let mut steps = Steps { timed: orders.timed, list: Vec::new() };
+    let mut steps = Steps { timed: orders.timed, ..Steps::default() };
     let mut listener = None;
     let start = Start { container: &mut orders.container, size: orders.size, listener: &mut listener };
     match birth::start(engine, start, &mut steps) {
@@ -97,10 +97,14 @@ fn detach(orders: &Orders) {
     rustix::process::umask(Mode::from_raw_mode(0o022));
 }
 
-/// The timed steps of a start, the shim's and init's.
+/// What a start has to tell besides its outcome.
+#[derive(Default)]
 struct Steps {
     timed: bool,
+    /// The timed steps, the shim's and init's.
     list: Vec<(String, StepTime)>,
+    /// Things the user should know; not errors.
+    warnings: Vec<String>,
 }
 
 impl Steps {
@@ -116,6 +120,9 @@ impl Steps {
     }
 
     fn tell(&mut self, caller: &Channel) {
+        for warning in self.warnings.drain(..) {
+            let _ = caller.send(&Notice::Warning(warning), &[]);
+        }
         if self.timed {
             // One a frame: paths can be long, and frames are bounded.
             for step in std::mem::take(&mut self.list) {

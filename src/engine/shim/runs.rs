@@ -152,7 +152,7 @@ impl Shim<'_> {
             return Next::Leave;
         }
         let start = Start { container: &mut container, size: self.size, listener: &mut self.listener };
-        match birth::start(self.engine, start, &mut Steps { timed: false, list: Vec::new() }) {
+        match birth::start(self.engine, start, &mut Steps::default()) {
             Ok(running) => {
                 let _ = container.transition(Status::Running);
                 self.engine.note(&container.config, Action::Start);

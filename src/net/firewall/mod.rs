@@ -102,6 +102,16 @@ impl Firewall {
         Firewall { tag: tag.to_owned() }
     }
 
+    /// The word that its rules are marked with.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// There is a program to write rules with.
+    pub fn is_available(&self) -> bool {
+        program::candidates(Family::V4).is_ok()
+    }
+
     /// Makes a network's rules, and the chains that all share, where they are missing. Nothing to do
     /// for anything but a bridge.
     ///
