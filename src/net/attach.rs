@@ -17,6 +17,8 @@ use crate::sys::network;
 pub struct Inside<'a> {
     namespace: BorrowedFd<'a>,
     links: Links,
+    /// Devices that have been looked for: name and number.
+    known: Vec<(String, u32)>,
 }
 
 /// Where the namespace's packets go that have no other way: device and router, of each family.
@@ -67,23 +69,24 @@ pub fn prepare<'a, T>(
         Ok((links, also()))
     })
     .context("enter the container's network namespace")??;
-    Ok((Inside { namespace, links }, value))
+    Ok((Inside { namespace, links, known: Vec::new() }, value))
 }
 
 /// Opens the namespace of a container that runs.
 pub fn open(namespace: BorrowedFd<'_>) -> Result<Inside<'_>> {
     let links = network::inside(namespace, Links::open).context("enter the container's network namespace")??;
-    Ok(Inside { namespace, links })
+    Ok(Inside { namespace, links, known: Vec::new() })
 }
 
-/// Makes the device of a connection, with its addresses, and sets it up. `bridge` is the number of
-/// the network's bridge.
+/// Makes the device of a connection, with its addresses and those of `routes` that lead through it, and
+/// sets it up. `bridge` is the number of the network's bridge.
 pub fn connect(
     host: &mut Links,
     inside: &mut Inside<'_>,
     network: &Network,
     bridge: Option<u32>,
     endpoint: &Endpoint,
+    routes: &DefaultRoutes,
 ) -> Result<()> {
     let mtu = bridge::mtu(network);
     match (network.driver, bridge, &endpoint.host_interface) {
@@ -109,13 +112,16 @@ pub fn connect(
         }
     }
     let index = inside.index(&endpoint.interface)?;
-    let has_ipv6 = endpoint.addresses.iter().any(IpNetwork::is_ipv6);
-    let mut requests = Vec::with_capacity(4);
-    if has_ipv6 {
+    if endpoint.addresses.iter().any(IpNetwork::is_ipv6) {
         inside.allow_ipv6(&endpoint.interface)?;
     }
-    requests.push(link::up(index));
+    let mut requests = vec![link::up(index)];
     requests.extend(endpoint.addresses.iter().map(|address| link::address(index, *address)));
+    for (way, ipv6) in [(&routes.v4, false), (&routes.v6, true)] {
+        if let Some(way) = way.as_ref().filter(|way| way.interface == endpoint.interface) {
+            requests.push(link::default_route(index, way.gateway, ipv6));
+        }
+    }
     inside.links.carry_out(requests)
 }
 
@@ -146,7 +152,7 @@ pub fn default_routes<'e>(endpoints: impl Iterator<Item = (&'e Endpoint, i32)>) 
 }
 
 impl Inside<'_> {
-    /// Sets the default routes.
+    /// Sets the default routes of devices that are there already.
     pub fn route(&mut self, routes: &DefaultRoutes) -> Result<()> {
         let mut requests = Vec::new();
         for (way, ipv6) in [(&routes.v4, false), (&routes.v6, true)] {
@@ -183,8 +189,13 @@ impl Inside<'_> {
         Ok(state.with_context(|| format!("look for device {interface}"))?.map(|device| device.index))
     }
 
-    fn index(&self, interface: &str) -> Result<u32> {
-        self.find(interface)?.with_context(|| format!("find device {interface} in the container"))
+    fn index(&mut self, interface: &str) -> Result<u32> {
+        if let Some((_, index)) = self.known.iter().find(|(name, _)| name == interface) {
+            return Ok(*index);
+        }
+        let index = self.find(interface)?.with_context(|| format!("find device {interface} in the container"))?;
+        self.known.push((interface.to_owned(), index));
+        Ok(index)
     }
 
     /// A namespace that began without IPv6 gets it on this device.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use anyhow::Result;
 
-use super::plug::{self, set_routes};
+use super::plug::{self, default_routes};
 use super::view::driver_name;
 use crate::container::handle::{self, Locked};
 use crate::container::{Attachment, NetworkMode};
@@ -60,8 +60,8 @@ impl Engine {
         // On record before it is made: whoever finds the container dead gives it back.
         container.state.endpoints.push(endpoint.clone());
         let made = container.save_state().and_then(|()| container.save_config()).and_then(|()| {
-            attach::connect(&mut Links::open()?, &mut inside, &network, bridge, &endpoint)?;
-            set_routes(&mut inside, &container.config, &container.state.endpoints)?;
+            let routes = default_routes(&container.config, &container.state.endpoints);
+            attach::connect(&mut Links::open()?, &mut inside, &network, bridge, &endpoint, &routes)?;
             files::refresh(self.layout(), &container.config, &container.state.endpoints)
         });
         if let Err(error) = made {
@@ -111,7 +111,7 @@ impl Engine {
                 let namespace = plug::namespace_of(init.pid)?;
                 let mut inside = attach::open(namespace.as_fd())?;
                 inside.disconnect(&endpoint.interface)?;
-                set_routes(&mut inside, &container.config, &container.state.endpoints)?;
+                inside.route(&default_routes(&container.config, &container.state.endpoints))?;
             }
             container.save_state()?;
             files::refresh(self.layout(), &container.config, &container.state.endpoints)?;

@@ -19,7 +19,7 @@ use ipnetwork::IpNetwork;
 use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
 use crate::engine::Engine;
 use crate::error::Failure;
-use crate::net::attach::{self, Inside};
+use crate::net::attach::{self, DefaultRoutes};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
 use crate::net::records::{Locked, Records};
@@ -289,14 +289,14 @@ impl Engine {
         let (mut inside, sockets) =
             attach::prepare(namespace, ipv6, || dns::Sockets::open().context("open the resolver's sockets"))?;
         let mut host = Links::open()?;
+        let routes = default_routes(config, &claim.endpoints);
         for (endpoint, (network, bridge)) in claim.endpoints.iter().zip(&claim.networks) {
-            attach::connect(&mut host, &mut inside, network, *bridge, endpoint)
+            attach::connect(&mut host, &mut inside, network, *bridge, endpoint, &routes)
                 .with_context(|| format!("connect to network {}", network.name))?;
             if !endpoint.published.is_empty() {
                 self.firewall().publish(config.id.as_str(), network, &endpoint.published)?;
             }
         }
-        set_routes(&mut inside, config, &claim.endpoints)?;
         sockets
     }
 
@@ -366,14 +366,13 @@ impl Engine {
     }
 }
 
-/// Sets the default routes of a container's namespace.
-pub(super) fn set_routes(inside: &mut Inside<'_>, config: &Config, endpoints: &[Endpoint]) -> Result<()> {
+/// The default routes of a container with these connections.
+pub(super) fn default_routes(config: &Config, endpoints: &[Endpoint]) -> DefaultRoutes {
     let priority = |endpoint: &Endpoint| {
         let attachments = &config.networking.attachments;
         attachments.iter().find(|wish| wish.network == endpoint.network).map_or(0, |wish| wish.gateway_priority)
     };
-    let routes = attach::default_routes(endpoints.iter().map(|endpoint| (endpoint, priority(endpoint))));
-    inside.route(&routes)
+    attach::default_routes(endpoints.iter().map(|endpoint| (endpoint, priority(endpoint))))
 }
 
 /// The names of a container on a network; the first is the one that its address leads back to.
