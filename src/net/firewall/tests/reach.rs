@@ -222,6 +222,34 @@ fn reachability_with_legacy_tables_and_br_netfilter() {
     matrix(&Setting { iptables: "iptables-legacy", policy: "DROP", br_netfilter: "1" });
 }
 
+/// Docker's bridge is not ours to open, nor ours Docker's.
+#[test]
+fn dockers_rules_hold_beside_ours() {
+    for iptables in ["iptables-nft", "iptables-legacy"] {
+        let world = World::new();
+        let host = &world.host;
+        let (n1, theirs) = (network("n1", "01", 1), Network { device: "docker0".into(), ..network("d", "99", 9) });
+        [&n1, &theirs].into_iter().for_each(|network| world.bridge(network));
+        let rules = "*filter\n:FORWARD DROP [0:0]\n:DOCKER - [0:0]\n-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+            -A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 -j ACCEPT\n\
+            -A DOCKER -d 10.9.0.2/32 ! -i docker0 -o docker0 -p tcp --dport 80 -j ACCEPT\nCOMMIT\n\
+            *nat\n:DOCKER - [0:0]\n-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
+            -A DOCKER ! -i docker0 -p tcp --dport 8000 -j DNAT --to-destination 10.9.0.2:80\n\
+            -A POSTROUTING -s 10.9.0.0/24 ! -o docker0 -j MASQUERADE\nCOMMIT\n";
+        host.run(|| super::world::feed(&format!("{iptables}-restore"), &["--noflush"], rules));
+        let firewall = Firewall::open("0badcafe");
+        host.run(|| firewall.add_network(&n1, Forwarding::default())).unwrap();
+        host.run(|| firewall.publish("aa", &n1, &[published(Protocol::Tcp, "0.0.0.0:8080", "10.1.0.2:80")])).unwrap();
+        let (ours, docker) = (world.container(&n1, 2, false), world.container(&theirs, 2, false));
+        let ask = |from: &Place, to: &str, patience| from.ask(Protocol::Tcp, to.parse().unwrap(), patience).is_some();
+        assert!(ask(&ours, "192.0.2.1:8000", PATIENT) && ask(&world.outside, "192.0.2.1:8000", PATIENT));
+        assert!(ask(&docker, "192.0.2.1:8080", PATIENT) && ask(&world.outside, "192.0.2.1:8080", PATIENT));
+        for (from, to) in [(&ours, "10.9.0.2:81"), (&docker, "10.1.0.2:80"), (&docker, "10.1.0.2:81")] {
+            assert!(!ask(from, to, BRIEF), "{iptables}: {to}");
+        }
+    }
+}
+
 /// What is sent again and again to a port keeps its translation; whoever has the port next must get it.
 #[test]
 fn a_replaced_owner_gets_the_datagrams_of_old_clients() {
