@@ -162,12 +162,11 @@ fn swept<'a>(want: &Ruleset, saved: &'a Saved, sweep: &Sweep, tables: &mut BTree
         }
         let goes = |rule: &Rule| sweep.takes_rule(chain, rule) && !wanted_rule(table, chain, rule);
         let lines = tables.entry(table).or_default();
+        let stays = |from: &str, rule: &Rule| !sweep.takes_rule(from, rule) || wanted_rule(table, from, rule);
         let referred = || {
             let others = saved.chains.iter().filter(|((other, _), _)| other == table);
-            others.flat_map(|((_, from), rules)| rules.iter().map(move |rule| (from, rule))).any(|(from, rule)| {
-                rule.target.as_deref() == Some(chain)
-                    && !(sweep.takes_rule(from, rule) && !wanted_rule(table, from, rule))
-            })
+            let mut all = others.flat_map(|((_, from), rules)| rules.iter().map(move |rule| (from, rule)));
+            all.any(|(from, rule)| rule.target.as_deref() == Some(chain) && stays(from, rule))
         };
         let all = !here.is_empty() && here.iter().all(goes);
         let empty = here.is_empty() && sweep.takes_empty(chain);
