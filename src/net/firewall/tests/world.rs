@@ -95,7 +95,7 @@ impl Place {
                 socket.set_read_timeout(Some(patience)).unwrap();
                 let mut buffer = [0; 64];
                 socket.send_to(b"?", address).ok()?;
-                let (count, _) = socket.recv_from(&mut buffer).ok()?;
+                let count = receive(&socket, &mut buffer).ok()?;
                 text = String::from_utf8_lossy(&buffer[..count]).into_owned();
             }
             text.parse().ok()
@@ -109,6 +109,16 @@ impl Place {
             ping.args(["ping", "-c", "1", "-W", "1", &address.to_string()]);
             ping.stdin(Stdio::null()).output().unwrap().status.success()
         })
+    }
+}
+
+/// A call with a time limit is not begun again by the kernel after an interruption (signal(7)).
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.recv(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
