@@ -116,7 +116,8 @@ impl Firewall {
     /// for anything but a bridge.
     ///
     /// Where forwarding was off before this network, packets between the host's other devices must
-    /// stay where they are: for the families in `begun` the policy of FORWARD becomes DROP, as with Docker.
+    /// stay where they are: for the families in `begun` the policy of FORWARD becomes DROP, as with
+    /// Docker. Forwarding is best turned on after this, so that the host is an open router at no time.
     pub fn add_network(&self, network: &Network, begun: Forwarding) -> Result<()> {
         if network.driver != Driver::Bridge {
             return Ok(());
