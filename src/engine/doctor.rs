@@ -10,7 +10,7 @@ use super::Engine;
 use crate::container::handle::{self, Record};
 use crate::container::status;
 use crate::error::{Class, Failure};
-use crate::net::firewall::{Forwarding, Publication, Subject};
+use crate::net::firewall::{Publication, Subject};
 use crate::net::link::{self, Links};
 use crate::net::{Driver, Network, bridge, option};
 
@@ -44,12 +44,7 @@ impl Engine {
         let listing = self.networks().list()?;
         for problem in &listing.problems {
             let cure = "remove the file, and make the network anew".to_owned();
-            findings.push(Finding {
-                subject: "networks".into(),
-                problem: format!("{problem:#}"),
-                cure,
-                fixed: false,
-            });
+            findings.push(Finding { subject: "networks".into(), problem: format!("{problem:#}"), cure, fixed: false });
         }
         self.examine_devices(fix, &listing.networks, &running, &mut findings)?;
         self.examine_rules(fix, &listing.networks, &running, &mut findings)?;
@@ -122,7 +117,9 @@ impl Engine {
             let loose: Vec<&String> = ports
                 .iter()
                 .filter(|port| {
-                    devices.iter().any(|device| device.name == **port && (bridge.is_none() || device.controller != bridge))
+                    devices
+                        .iter()
+                        .any(|device| device.name == **port && (bridge.is_none() || device.controller != bridge))
                 })
                 .collect();
             if bridge.is_some() && loose.is_empty() {
@@ -142,7 +139,9 @@ impl Engine {
         let lock = self.networks().lock()?;
         let Some(index) = self.raise(&lock, network, &mut Vec::new())? else { return Ok(()) };
         let isolated = !network.flag(option::ICC, true);
-        links.carry_out(ports.iter().map(|port| link::port(port, index, isolated)).collect())
+        links.carry_out(
+            ports.iter().flat_map(|port| [link::port(port, index), link::port_flags(port, isolated)]).collect(),
+        )
     }
 
     /// Rules: somebody may have flushed the firewall since they were written.
@@ -164,7 +163,8 @@ impl Engine {
             if !raised.is_empty() {
                 findings.push(Finding {
                     subject: "firewall".into(),
-                    problem: "iptables is not installed: containers reach each other and the host, and nothing else".into(),
+                    problem: "iptables is not installed: containers reach each other and the host, and nothing else"
+                        .into(),
                     cure: "install it (apt-get install iptables, or the like), then run: mydocker doctor --fix".into(),
                     fixed: false,
                 });
@@ -182,10 +182,7 @@ impl Engine {
             .collect();
         if fix {
             for network in &raised {
-                let begun = bridge::turn_on_forwarding(network)?;
-                if begun != Forwarding::default() {
-                    firewall.add_network(network, begun)?;
-                }
+                bridge::open_to_the_outside(network, &firewall)?;
             }
         }
         let problems = match fix {

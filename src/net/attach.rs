@@ -56,11 +56,7 @@ fn first_parameters(ipv6: bool) -> [(&'static str, &'static str); 5] {
 
 /// Opens a namespace in which nothing is yet, prepares it, and has `also` do there what else must be
 /// done inside.
-pub fn prepare<'a, T>(
-    namespace: BorrowedFd<'a>,
-    ipv6: bool,
-    also: impl FnOnce() -> T,
-) -> Result<(Inside<'a>, T)> {
+pub fn prepare<'a, T>(namespace: BorrowedFd<'a>, ipv6: bool, also: impl FnOnce() -> T) -> Result<(Inside<'a>, T)> {
     let (links, value) = network::inside(namespace, || -> Result<_> {
         for (name, value) in first_parameters(ipv6) {
             bridge::write_parameter(name, value)?;
@@ -91,15 +87,10 @@ pub fn connect(
     let mtu = bridge::mtu(network);
     match (network.driver, bridge, &endpoint.host_interface) {
         (Driver::Bridge, Some(bridge), Some(name)) => {
-            let pair = VethPair {
-                name,
-                peer: &endpoint.interface,
-                namespace: inside.namespace,
-                mac: endpoint.mac,
-                mtu,
-            };
+            let pair =
+                VethPair { name, peer: &endpoint.interface, namespace: inside.namespace, mac: endpoint.mac, mtu };
             let isolated = !network.flag(option::ICC, true);
-            host.carry_out(vec![link::veth(&pair), link::port(name, bridge, isolated)])?;
+            host.carry_out(vec![link::veth(&pair), link::port(name, bridge), link::port_flags(name, isolated)])?;
         }
         (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
         (driver @ (Driver::Macvlan | Driver::Ipvlan), ..) => {

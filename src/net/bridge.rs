@@ -18,6 +18,9 @@ use super::{MacAddress, Network, option};
 use crate::error::Failure;
 use crate::sys::network::device_state;
 
+const FORWARD_IPV4: &str = "net/ipv4/ip_forward";
+const FORWARD_IPV6: &str = "net/ipv6/conf/all/forwarding";
+
 /// What stands in a bridge's alias: the data root's tag and the network's id.
 fn mark(tag: &str, id: &str) -> String {
     format!("mydocker {tag} network {id}")
@@ -36,18 +39,12 @@ pub fn find(network: &Network) -> Result<Option<u32>> {
 /// Without an iptables program the bridge leads nowhere but to the host: a way out without rules would
 /// make the host a router for its neighbours, and each network one for the others. That is said in
 /// `warnings`.
-pub fn make(
-    links: &mut Links,
-    network: &Network,
-    firewall: &Firewall,
-    warnings: &mut Vec<String>,
-) -> Result<u32> {
+pub fn make(links: &mut Links, network: &Network, firewall: &Firewall, warnings: &mut Vec<String>) -> Result<u32> {
     if let Some(index) = find(network)? {
         return Ok(index);
     }
     if firewall.is_available() {
-        let begun = turn_on_forwarding(network)?;
-        firewall.add_network(network, begun)?;
+        open_to_the_outside(network, firewall)?;
     } else {
         warnings.push(format!(
             "iptables is not installed: containers on network {} reach each other and the host, and nothing else. \
@@ -77,8 +74,12 @@ pub fn make(
     for (file, value) in firewall::bridge_sysctls(network) {
         write_parameter(&file, &value)?;
     }
-    let mut requests: Vec<link::Request> =
-        network.subnets.iter().filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet)).map(|address| link::address(index, address)).collect();
+    let mut requests: Vec<link::Request> = network
+        .subnets
+        .iter()
+        .filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet))
+        .map(|address| link::address(index, address))
+        .collect();
     requests.push(link::up(index));
     links.carry_out(requests).with_context(|| format!("set up bridge {name}"))?;
     Ok(index)
@@ -144,23 +145,23 @@ fn taken(network: &Network, kind: &str) -> anyhow::Error {
         .into()
 }
 
-/// Has the kernel forward packets between devices (ip-sysctl.rst). Where it did not until now, the
-/// FORWARD chain's policy is to drop: the host must not become a router for its neighbours.
-pub fn turn_on_forwarding(network: &Network) -> Result<Forwarding> {
-    let mut begun = Forwarding::default();
-    if network.internal {
-        return Ok(begun);
+/// Writes a network's rules and has the kernel forward packets between devices (ip-sysctl.rst), in this
+/// order. Where it did not until now, the FORWARD chain's policy is to drop: the host must not become a
+/// router for its neighbours, not for a moment.
+pub fn open_to_the_outside(network: &Network, firewall: &Firewall) -> Result<()> {
+    let off = |ipv6: bool, parameter: &str| {
+        !network.internal && network.subnets_of(ipv6).next().is_some() && read_parameter(parameter) != "1"
+    };
+    let begun = Forwarding { ipv4: off(false, FORWARD_IPV4), ipv6: off(true, FORWARD_IPV6) };
+    firewall.add_network(network, begun)?;
+    if begun.ipv4 {
+        write_parameter(FORWARD_IPV4, "1")?;
     }
-    if network.subnets_of(false).next().is_some() && read_parameter("net/ipv4/ip_forward") != "1" {
-        write_parameter("net/ipv4/ip_forward", "1")?;
-        begun.ipv4 = true;
-    }
-    if network.has_ipv6() && read_parameter("net/ipv6/conf/all/forwarding") != "1" {
+    if begun.ipv6 {
         keep_router_advertisements();
-        write_parameter("net/ipv6/conf/all/forwarding", "1")?;
-        begun.ipv6 = true;
+        write_parameter(FORWARD_IPV6, "1")?;
     }
-    Ok(begun)
+    Ok(())
 }
 
 /// A host that forwards IPv6 ignores router advertisements, and would lose its own way out, where

@@ -86,9 +86,8 @@ impl Engine {
             Ok(id) => id,
             Err(error) => return if force { Ok(()) } else { Err(error) },
         };
-        let mut container = self
-            .lock_settled(&id)?
-            .ok_or_else(|| Failure::not_found(format!("No such container: {container}")))?;
+        let mut container =
+            self.lock_settled(&id)?.ok_or_else(|| Failure::not_found(format!("No such container: {container}")))?;
         let wished = container.config.networking.attachments.iter().position(|wish| wish.network == network.name);
         let had = container.state.endpoints.iter().position(|endpoint| endpoint.network_id == network.id);
         if wished.is_none() && had.is_none() {
@@ -198,4 +197,3 @@ fn not_on_networks(container: &Locked) -> anyhow::Error {
         .with_hint("make it anew with --network NAME")
         .into()
 }
-

@@ -287,7 +287,10 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
     for (key, value) in options {
         match key.as_str() {
             option::ICC | option::MASQUERADE => {
-                if !matches!(value.as_str(), "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False") {
+                if !matches!(
+                    value.as_str(),
+                    "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False"
+                ) {
                     bad(key, value, "it is true or false")?;
                 }
             }

@@ -22,10 +22,10 @@ use crate::error::Failure;
 use crate::net::attach::{self, DefaultRoutes};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
-use crate::net::records::{Locked, Records};
-use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
 use crate::net::ports::{self, Wanted};
 use crate::net::records::random_id;
+use crate::net::records::{Locked, Records};
+use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
 use crate::sys::random;
 
 /// What a container has claimed and holds.
@@ -150,7 +150,8 @@ impl Engine {
             return Err(error);
         }
         let first = endpoint.addresses.first().map(IpNetwork::ip);
-        endpoint.mac = attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
+        endpoint.mac =
+            attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
         if network.driver == Driver::Bridge {
             endpoint.host_interface = Some(host_interface()?);
         }
@@ -415,9 +416,12 @@ fn publishing(claim: &Claim) -> Option<usize> {
 
 fn no_family(mapping: &PortMapping) -> anyhow::Error {
     let address = mapping.host_ip.map(|address| address.to_string()).unwrap_or_default();
-    Failure::usage(format!("cannot publish port {}/{} on {address}: the container has no such address family", mapping.port, mapping.protocol))
-        .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
-        .into()
+    Failure::usage(format!(
+        "cannot publish port {}/{} on {address}: the container has no such address family",
+        mapping.port, mapping.protocol
+    ))
+    .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
+    .into()
 }
 
 fn unspecified(address: IpAddr) -> IpAddr {

@@ -63,16 +63,22 @@ pub fn veth(pair: &VethPair<'_>) -> Request {
     create(format!("make device {}", pair.name), outside.build())
 }
 
-/// Makes a device a port of a bridge, and sets it up. An isolated port reaches the bridge itself and
-/// no other isolated port. It needs no IPv6 address of its own: a port only passes frames on.
-pub fn port(name: &str, bridge: u32, isolated: bool) -> Request {
-    let mut link = LinkUnspec::new_with_name(name).append_extra_attribute(no_link_local()).controller(bridge).up();
-    if isolated {
-        link = link
-            .set_port_kind(InfoPortKind::Bridge)
-            .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)]));
-    }
+/// Makes a device a port of a bridge, and sets it up. It needs no IPv6 address of its own: a port only
+/// passes frames on.
+pub fn port(name: &str, bridge: u32) -> Request {
+    let link = LinkUnspec::new_with_name(name).append_extra_attribute(no_link_local()).controller(bridge).up();
     Request::new(format!("make {name} a port of the bridge"), RouteNetlinkMessage::SetLink(link.build()), 0)
+}
+
+/// How a port of a bridge passes frames on. Back to where they came from, too: with br_netfilter loaded
+/// that is the way from a container to its own published port. An isolated port reaches the bridge itself
+/// and no other isolated port.
+pub fn port_flags(name: &str, isolated: bool) -> Request {
+    let flags = vec![InfoBridgePort::HairpinMode(true), InfoBridgePort::Isolated(isolated)];
+    let link = LinkUnspec::new_with_name(name)
+        .set_port_kind(InfoPortKind::Bridge)
+        .set_port_data(InfoPortData::BridgePort(flags));
+    Request::new(format!("set the flags of port {name}"), RouteNetlinkMessage::NewLink(link.build()), 0)
 }
 
 fn no_link_local() -> LinkAttribute {
