@@ -85,16 +85,21 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall, warnings:
     Ok(index)
 }
 
-/// Makes a parent device for a macvlan or ipvlan network that names none: a bridge without ports, which
-/// leads nowhere. Containers on it reach each other and nobody else.
+/// Makes a parent device for a macvlan or ipvlan network that names none: one end of a cable whose other
+/// end is plugged in nowhere. Containers on it reach each other and nobody else. (A dummy device would do,
+/// but not every kernel has them.)
 pub fn make_parent(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     let name = network.device.as_str();
+    let other = format!("dq-{}", name.trim_start_matches("dm-"));
     links.carry_out(vec![
-        link::bridge(name, random_mac(network), mtu(network)),
+        link::cable(name, &other, random_mac(network)),
         link::alias(name, &mark(firewall.tag(), &network.id)),
     ])?;
-    let index = Links::index_of(name)?.with_context(|| format!("find device {name}, made just now"))?;
-    links.carry_out(vec![link::up(index)])
+    for end in [name, &other] {
+        let index = Links::index_of(end)?.with_context(|| format!("find device {end}, made just now"))?;
+        links.carry_out(vec![link::up(index)])?;
+    }
+    Ok(())
 }
 
 /// Takes the bridge and its rules away. To be called under the networks' lock. A device of that name
