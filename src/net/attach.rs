@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
-use super::link::{self, Links, VethPair};
+use super::link::{self, Links, Port, VethPair};
 use super::{Driver, Endpoint, Network, bridge, option};
 use crate::error::Failure;
 use crate::sys::network;
@@ -95,8 +95,11 @@ pub fn connect(
                 mac: endpoint.mac,
                 mtu,
             };
-            let isolated = !network.flag(option::ICC, true);
-            host.carry_out(vec![link::veth(&pair), link::port(name, bridge, isolated)])?;
+            let port = Port {
+                isolated: !network.flag(option::ICC, true) && !bridge::is_filtered(),
+                hairpin: !endpoint.published.is_empty(),
+            };
+            host.carry_out(vec![link::veth(&pair), link::port(name, bridge, port)])?;
         }
         (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
         (driver @ (Driver::Macvlan | Driver::Ipvlan), ..) => {
@@ -117,6 +120,15 @@ pub fn connect(
     requests.push(link::up(index));
     requests.extend(endpoint.addresses.iter().map(|address| link::address(index, *address)));
     inside.links.carry_out(requests)
+}
+
+/// Lets a connection that has published ports only now reach itself by them: where the rules see the
+/// bridge's frames (br_netfilter), they are translated there, and go back out of the port they came in by.
+pub fn lead_back(host: &mut Links, endpoint: &Endpoint) -> Result<()> {
+    match &endpoint.host_interface {
+        Some(name) => host.carry_out(vec![link::hairpin(name)]),
+        None => Ok(()),
+    }
 }
 
 fn mode_key(driver: Driver) -> &'static str {

@@ -29,6 +29,14 @@ pub fn find(network: &Network) -> Result<Option<u32>> {
         .map(|device| device.index))
 }
 
+/// Whether the rules see what goes from one port of a bridge to another (br_netfilter,
+/// `Documentation/networking/ip-sysctl.rst`). Then they keep containers apart where that is wanted,
+/// and isolated ports would do harm: a frame to a published port is translated inside the bridge,
+/// and would be dropped on its way to the container that it is meant for.
+pub fn is_filtered() -> bool {
+    ["iptables", "ip6tables"].iter().all(|of| read_parameter(&format!("net/bridge/bridge-nf-call-{of}")) == "1")
+}
+
 /// Makes the bridge complete. To be called under the networks' lock.
 pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<u32> {
     if let Some(index) = find(network)? {

@@ -63,16 +63,37 @@ pub fn veth(pair: &VethPair<'_>) -> Request {
     create(format!("make device {}", pair.name), outside.build())
 }
 
-/// Makes a device a port of a bridge, and sets it up. An isolated port reaches the bridge itself and
-/// no other isolated port. It needs no IPv6 address of its own: a port only passes frames on.
-pub fn port(name: &str, bridge: u32, isolated: bool) -> Request {
+/// How a port of a bridge passes frames on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Port {
+    /// It reaches the bridge itself and no other isolated port.
+    pub isolated: bool,
+    /// Frames may go back where they came from.
+    pub hairpin: bool,
+}
+
+/// Makes a device a port of a bridge, and sets it up. It needs no IPv6 address of its own: a port
+/// only passes frames on.
+pub fn port(name: &str, bridge: u32, port: Port) -> Request {
     let mut link = LinkUnspec::new_with_name(name).append_extra_attribute(no_link_local()).controller(bridge).up();
-    if isolated {
-        link = link
-            .set_port_kind(InfoPortKind::Bridge)
-            .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)]));
+    let mut data = Vec::new();
+    if port.isolated {
+        data.push(InfoBridgePort::Isolated(true));
+    }
+    if port.hairpin {
+        data.push(InfoBridgePort::HairpinMode(true));
+    }
+    if !data.is_empty() {
+        link = link.set_port_kind(InfoPortKind::Bridge).set_port_data(InfoPortData::BridgePort(data));
     }
     Request::new(format!("make {name} a port of the bridge"), RouteNetlinkMessage::SetLink(link.build()), 0)
+}
+
+/// Lets a port send frames back where they came from.
+pub fn hairpin(name: &str) -> Request {
+    let data = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+    let link = LinkUnspec::new_with_name(name).set_port_kind(InfoPortKind::Bridge).set_port_data(data);
+    Request::new(format!("let {name} send frames back"), RouteNetlinkMessage::SetLink(link.build()), 0)
 }
 
 fn no_link_local() -> LinkAttribute {

@@ -23,7 +23,9 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-pub use messages::{Request, VethPair, above, address, alias, bridge, default_route, delete, port, up, veth};
+pub use messages::{
+    Port, Request, VethPair, above, address, alias, bridge, default_route, delete, hairpin, port, up, veth,
+};
 
 /// Bytes of one answer: the kernel fills at most this much of a dump at a time (netlink(7)).
 const BUFFER: usize = 32 * 1024;
