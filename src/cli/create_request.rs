@@ -11,7 +11,7 @@ use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
 use super::{device, networking, quantity, resources, security};
-use crate::container::{HOST_GATEWAY, ExtraHost, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
+use crate::container::{ExtraHost, HOST_GATEWAY, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
 

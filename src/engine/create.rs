@@ -19,8 +19,8 @@ use crate::cgroup::systemd;
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
-    Config, ContainerId, FORMAT_VERSION, HOST_GATEWAY, ImageSource, Mount, MountSource, NamespaceMode, Namespaces, NetworkMode,
-    Process, State, names,
+    Config, ContainerId, FORMAT_VERSION, HOST_GATEWAY, ImageSource, Mount, MountSource, NamespaceMode, Namespaces,
+    NetworkMode, Process, State, names,
 };
 use crate::error::Failure;
 use crate::image::reference::Reference;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
-use super::link::{self, Links, VethPair};
+use super::link::{self, Links, Port, VethPair};
 use super::{Driver, Endpoint, Network, bridge, option};
 use crate::error::Failure;
 use crate::sys::network;
@@ -89,7 +89,7 @@ pub fn connect(
         (Driver::Bridge, Some(bridge), Some(name)) => {
             let pair =
                 VethPair { name, peer: &endpoint.interface, namespace: inside.namespace, mac: endpoint.mac, mtu };
-            let isolated = !network.flag(option::ICC, true);
+            let isolated = bridge::is_isolating(network);
             host.carry_out(vec![link::veth(&pair), link::port(name, bridge), link::port_flags(name, isolated)])?;
         }
         (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
@@ -129,8 +129,9 @@ fn refused(network: &Network, error: anyhow::Error) -> anyhow::Error {
                 .with_hint(format!("load the module (modprobe {driver}), or use a bridge network")),
         ),
         Some(libc::EBUSY) => error.context(
-            Failure::conflict(format!("{} is in use by another kind of device", network.device))
-                .with_hint("a device can be the parent of macvlan or of ipvlan devices, or a port of a bridge, not both"),
+            Failure::conflict(format!("{} is in use by another kind of device", network.device)).with_hint(
+                "a device can be the parent of macvlan or of ipvlan devices, or a port of a bridge, not both",
+            ),
         ),
         _ => error.context(format!("make a {driver} device above {}", network.device)),
     }

@@ -34,6 +34,16 @@ pub fn find(network: &Network) -> Result<Option<u32>> {
         .map(|device| device.index))
 }
 
+/// Whether a network's ports are isolated from each other. Where the rules see what goes from one port
+/// of a bridge to another (br_netfilter, `Documentation/networking/ip-sysctl.rst`) they keep containers
+/// apart, and isolated ports would do harm: a frame to a published port is translated inside the bridge,
+/// and would be dropped on its way to the container that it is meant for.
+pub fn is_isolating(network: &Network) -> bool {
+    let filtered =
+        ["iptables", "ip6tables"].iter().all(|of| read_parameter(&format!("net/bridge/bridge-nf-call-{of}")) == "1");
+    !network.flag(option::ICC, true) && !filtered
+}
+
 /// Makes the bridge complete. To be called under the networks' lock.
 ///
 /// Without an iptables program the bridge leads nowhere but to the host: a way out without rules would

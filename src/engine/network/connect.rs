@@ -142,6 +142,7 @@ impl Engine {
                     Some(port)
                 })
                 .collect();
+            attach::lead_back(&mut Links::open()?, endpoint)?;
             return self.firewall().publish(id.as_str(), &network, &endpoint.published);
         }
         Ok(())
