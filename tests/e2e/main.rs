@@ -20,6 +20,7 @@ mod limits;
 mod logs;
 mod naming;
 mod nesting;
+mod network_crash;
 mod oom;
 mod pause;
 mod process;
