@@ -54,11 +54,7 @@ fn first_parameters(ipv6: bool) -> [(&'static str, &'static str); 5] {
 
 /// Opens a namespace in which nothing is yet, prepares it, and has `also` do there what else must be
 /// done inside.
-pub fn prepare<'a, T>(
-    namespace: BorrowedFd<'a>,
-    ipv6: bool,
-    also: impl FnOnce() -> T,
-) -> Result<(Inside<'a>, T)> {
+pub fn prepare<'a, T>(namespace: BorrowedFd<'a>, ipv6: bool, also: impl FnOnce() -> T) -> Result<(Inside<'a>, T)> {
     let (links, value) = network::inside(namespace, || -> Result<_> {
         for (name, value) in first_parameters(ipv6) {
             bridge::write_parameter(name, value)?;
@@ -88,13 +84,8 @@ pub fn connect(
     let mtu = bridge::mtu(network);
     match (network.driver, bridge, &endpoint.host_interface) {
         (Driver::Bridge, Some(bridge), Some(name)) => {
-            let pair = VethPair {
-                name,
-                peer: &endpoint.interface,
-                namespace: inside.namespace,
-                mac: endpoint.mac,
-                mtu,
-            };
+            let pair =
+                VethPair { name, peer: &endpoint.interface, namespace: inside.namespace, mac: endpoint.mac, mtu };
             let isolated = !network.flag(option::ICC, true);
             host.carry_out(vec![link::veth(&pair), link::port(name, bridge, isolated)])?;
         }
@@ -117,6 +108,16 @@ pub fn connect(
     requests.push(link::up(index));
     requests.extend(endpoint.addresses.iter().map(|address| link::address(index, *address)));
     inside.links.carry_out(requests)
+}
+
+/// Makes the host's end of a connection a port of its bridge again: a bridge that is deleted lets its
+/// ports go. An end that is gone meanwhile is nobody's.
+pub fn return_to_bridge(host: &mut Links, network: &Network, bridge: u32, endpoint: &Endpoint) {
+    if let Some(name) = &endpoint.host_interface
+        && let Err(error) = host.carry_out(vec![link::port(name, bridge, !network.flag(option::ICC, true))])
+    {
+        tracing::debug!("{error:#}");
+    }
 }
 
 fn mode_key(driver: Driver) -> &'static str {

@@ -18,39 +18,39 @@ use super::{MacAddress, Network, option};
 use crate::error::Failure;
 use crate::sys::network::device_state;
 
-/// What stands in a bridge's alias before the network's id.
+/// What stands in a device's alias before the network's id and the data root's tag.
 const MARK: &str = "mydocker network ";
 
-/// The bridge's number when it is complete.
-pub fn find(network: &Network) -> Result<Option<u32>> {
+/// The bridge's number when it is complete and this network's. One that the user has made (`--opt
+/// com.docker.network.bridge.name=…`) bears no mark of ours: what it lacks is for [`make`] to find out.
+pub fn find(network: &Network, firewall: &Firewall) -> Result<Option<u32>> {
     Ok(device_state(&network.device)
         .with_context(|| format!("look for device {}", network.device))?
-        .filter(|device| device.up)
+        .filter(|device| device.up && MacAddress(device.mac) == own_mac(network, firewall))
         .map(|device| device.index))
 }
 
-/// Makes the bridge complete. To be called under the networks' lock.
+/// Makes the bridge complete, whatever there is of it. To be called under the networks' lock.
+///
+/// # Errors
+/// A conflict when the device is not the network's: another kind of device, or of somebody else.
 pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<u32> {
-    if let Some(index) = find(network)? {
-        return Ok(index);
+    let name = network.device.as_str();
+    let found = links.device(name)?;
+    // Before there are rules for it.
+    if let Some(device) = &found
+        && !may_use(device, network, firewall)
+    {
+        return Err(taken(network, device));
     }
     let begun = turn_on_forwarding(network)?;
     firewall.add_network(network, begun)?;
-    let name = network.device.as_str();
-    let index = match Links::index_of(name)? {
-        Some(index) => {
-            let device = links.device(name)?.unwrap_or_default();
-            if device.kind != "bridge" {
-                return Err(taken(network, &device.kind));
-            }
-            index
-        }
+    let index = match found {
+        Some(device) => device.index,
         None => {
-            let gateway = network.subnets.iter().find_map(|subnet| subnet.gateway);
-            let mac = gateway.map_or_else(|| random_mac(network), MacAddress::of);
             links.carry_out(vec![
-                link::bridge(name, mac, mtu(network)),
-                link::alias(name, &format!("{MARK}{}", network.id)),
+                link::bridge(name, own_mac(network, firewall), mtu(network)),
+                link::alias(name, &mark(network, firewall)),
             ])?;
             Links::index_of(name)?.with_context(|| format!("find bridge {name}, made just now"))?
         }
@@ -58,20 +58,31 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result
     for (file, value) in firewall::bridge_sysctls(network) {
         write_parameter(&file, &value)?;
     }
-    let mut requests: Vec<link::Request> =
-        network.subnets.iter().filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet)).map(|address| link::address(index, address)).collect();
+    let gateways = network.subnets.iter().filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet));
+    let mut requests: Vec<link::Request> = gateways.map(|address| link::address(index, address)).collect();
     requests.push(link::up(index));
     links.carry_out(requests).with_context(|| format!("set up bridge {name}"))?;
     Ok(index)
 }
 
+/// Whether a device that has the name of the network's may be used: it is the network's own, or a bridge
+/// that the user has named and made.
+fn may_use(device: &link::Device, network: &Network, firewall: &Firewall) -> bool {
+    let named = network.option(option::BRIDGE_NAME).is_some() && !device.alias.starts_with(MARK);
+    device.kind == "bridge" && (named || device.alias == mark(network, firewall))
+}
+
+fn mark(network: &Network, firewall: &Firewall) -> String {
+    format!("{MARK}{} {}", network.id, firewall.tag())
+}
+
 /// Makes a parent device for a macvlan or ipvlan network that names none: a bridge without ports, which
 /// leads nowhere. Containers on it reach each other and nobody else.
-pub fn make_parent(links: &mut Links, network: &Network) -> Result<()> {
+pub fn make_parent(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     let name = network.device.as_str();
     links.carry_out(vec![
-        link::bridge(name, random_mac(network), mtu(network)),
-        link::alias(name, &format!("{MARK}{}", network.id)),
+        link::bridge(name, own_mac(network, firewall), mtu(network)),
+        link::alias(name, &mark(network, firewall)),
     ])?;
     let index = Links::index_of(name)?.with_context(|| format!("find device {name}, made just now"))?;
     links.carry_out(vec![link::up(index)])
@@ -81,17 +92,31 @@ pub fn make_parent(links: &mut Links, network: &Network) -> Result<()> {
 /// that is not ours stays.
 pub fn remove(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     if let Some(device) = links.device(&network.device)?
-        && device.alias == format!("{MARK}{}", network.id)
+        && device.alias == mark(network, firewall)
     {
         links.carry_out(vec![link::delete(device.index)]).with_context(|| format!("remove bridge {}", device.name))?;
     }
     firewall.remove_network(network)
 }
 
-/// Bridges that say they belong to networks: device name and network id.
-pub fn marked(links: &mut Links) -> Result<Vec<(String, String)>> {
+/// Takes away the devices and rules of a network of which nothing is known but the id. To be called under
+/// the networks' lock.
+pub fn forget(links: &mut Links, id: &str, firewall: &Firewall) -> Result<()> {
+    let mark = format!("{MARK}{id} {}", firewall.tag());
+    for device in links.devices()?.into_iter().filter(|device| device.alias == mark) {
+        links.carry_out(vec![link::delete(device.index)]).with_context(|| format!("remove bridge {}", device.name))?;
+    }
+    firewall.forget_network(id)
+}
+
+/// Devices that say they belong to networks of this data root: device name and network id.
+pub fn marked(links: &mut Links, firewall: &Firewall) -> Result<Vec<(String, String)>> {
     let devices = links.devices()?.into_iter();
-    Ok(devices.filter_map(|device| Some((device.name, device.alias.strip_prefix(MARK)?.to_owned()))).collect())
+    let own = |device: link::Device| {
+        let (id, tag) = device.alias.strip_prefix(MARK)?.split_once(' ')?;
+        (tag == firewall.tag()).then(|| (device.name.clone(), id.to_owned()))
+    };
+    Ok(devices.filter_map(own).collect())
 }
 
 /// Largest packet that the network's devices send, bytes; `None` for the kernel's choice.
@@ -103,17 +128,24 @@ fn gateway_address(gateway: IpAddr, subnet: IpNetwork) -> Option<IpNetwork> {
     IpNetwork::new(gateway, subnet.prefix()).ok()
 }
 
-/// From the network's id, so that it is the same each time.
-fn random_mac(network: &Network) -> MacAddress {
-    let byte = |index: usize| {
-        network.id.get(index * 2..index * 2 + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(0)
+/// The bridge's hardware address: from the network's id and the data root's tag, so that it is the same
+/// each time, and nobody else's.
+fn own_mac(network: &Network, firewall: &Firewall) -> MacAddress {
+    let byte = |text: &str, index: usize| {
+        text.get(index * 2..index * 2 + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(0)
     };
-    MacAddress([0x02, 0x42, byte(0), byte(1), byte(2), byte(3)])
+    let [a, b, c, d] = [0, 1, 2, 3].map(|index| byte(&network.id, index) ^ byte(firewall.tag(), index));
+    MacAddress([0x02, 0x42, a, b, c, d])
 }
 
-fn taken(network: &Network, kind: &str) -> anyhow::Error {
-    let kind = if kind.is_empty() { "device" } else { kind };
-    Failure::conflict(format!("network {}: {} is the name of a {kind} of the host", network.name, network.device))
+fn taken(network: &Network, device: &link::Device) -> anyhow::Error {
+    let kind = match device.kind.as_str() {
+        "" => "device",
+        kind => kind,
+    };
+    let whose = if device.alias.starts_with(MARK) { "another data root's network" } else { "the host" };
+    let text = format!("network {}: {} is the name of a {kind} of {whose}", network.name, network.device);
+    Failure::conflict(text)
         .with_hint("rename that device, or make the network anew with --opt com.docker.network.bridge.name=NAME")
         .into()
 }

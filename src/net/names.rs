@@ -33,6 +33,8 @@ use crate::store::Lock;
 
 /// Directory of the ways back: no name is written like that.
 const REVERSE: &str = "@";
+/// A link on its way to its place: no name begins with a dot.
+const TEMPORARY: &str = ".new";
 /// More bearers of one name than an answer could ever carry.
 const MOST_BEARERS: usize = 4096;
 
@@ -87,6 +89,8 @@ impl<'a> Names<'a> {
     /// Takes back everything of `owner`, whatever it is. Looks at every name.
     pub fn unregister_owner(&self, owner: &str) -> Result<()> {
         check_owner(owner)?;
+        // Whoever was killed while replacing a name has left it; nobody else is at it now.
+        remove(&self.directory.join(TEMPORARY)).with_context(|| format!("remove {TEMPORARY}"))?;
         for path in entries(&self.directory.join(REVERSE))? {
             self.remove_reverse(&path, owner)?;
         }
@@ -112,7 +116,7 @@ impl<'a> Names<'a> {
                     return Ok(());
                 }
                 // Beside the names, where no reader looks; one that was left by a killed process goes.
-                let temporary = self.directory.join(".new");
+                let temporary = self.directory.join(TEMPORARY);
                 remove(&temporary)?;
                 symlink(text, &temporary)?;
                 fs::rename(&temporary, &link)?;

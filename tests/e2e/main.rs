@@ -21,6 +21,8 @@ mod logs;
 mod naming;
 mod nesting;
 mod network_crash;
+mod network_damage;
+mod network_races;
 mod oom;
 mod pause;
 mod process;

@@ -7,7 +7,7 @@
 use crate::ours_only;
 use crate::support::injection::{each, kill_at, killed_at};
 use crate::support::networks::{nothing_at_all, nothing_of_containers, targets_of};
-use crate::support::{Sandbox, eventually, processes};
+use crate::support::{Output, Sandbox, eventually, processes};
 
 /// A host port that nothing else in a private network has.
 const PORT: u16 = 18080;
@@ -50,7 +50,17 @@ fn network_create_killed_at_each_step() {
     ours_only!("kills our own processes");
     let sandbox = Sandbox::new();
     let create = ["network", "create", "--subnet", SUBNET, "n1"];
-    let calls = [("rename", 1), ("mkdir", 1), ("fsync", 1), ("sendto", 2), ("ioctl", 3), ("write", 2), ("clone3", 1), ("wait4", 1), ("openat", 12)];
+    let calls = [
+        ("rename", 1),
+        ("mkdir", 1),
+        ("fsync", 1),
+        ("sendto", 2),
+        ("ioctl", 3),
+        ("write", 2),
+        ("clone3", 1),
+        ("wait4", 1),
+        ("openat", 12),
+    ];
     let kills = each(&calls, |call, nth| {
         let what = format!("{call} #{nth}");
         let killed = killed_at(&sandbox, call, nth, &create);
@@ -102,7 +112,18 @@ fn network_connect_killed_at_each_step() {
     let name = sandbox.name("c");
     let connect = ["network", "connect", "--alias", "db", "n2", &name];
     let mut ids = vec![sandbox.idle(&name, &["--network", "n1"])];
-    let calls = [("symlink", 1), ("rename", 1), ("renameat2", 1), ("unlink", 1), ("mkdir", 1), ("sendto", 1), ("setns", 2), ("pwrite64", 1), ("flock", 1), ("openat", 8)];
+    let calls = [
+        ("symlink", 1),
+        ("rename", 1),
+        ("renameat2", 1),
+        ("unlink", 1),
+        ("mkdir", 1),
+        ("sendto", 1),
+        ("setns", 2),
+        ("pwrite64", 1),
+        ("flock", 1),
+        ("openat", 8),
+    ];
     let kills = each(&calls, |call, nth| {
         let what = format!("{call} #{nth}");
         let killed = killed_at(&sandbox, call, nth, &connect);
@@ -142,7 +163,17 @@ fn network_disconnect_killed_at_each_step() {
     let start = || sandbox.idle(&name, &["--network", "n1", "--network", "n2", "-p", PUBLISH]);
     let mut ids = vec![start()];
     let mut turn = ["n1", "n2"];
-    let calls = [("renameat2", 1), ("unlink", 1), ("rmdir", 1), ("sendto", 2), ("setns", 2), ("pwrite64", 1), ("clone3", 1), ("wait4", 1), ("openat", 12)];
+    let calls = [
+        ("renameat2", 1),
+        ("unlink", 1),
+        ("rmdir", 1),
+        ("sendto", 2),
+        ("setns", 2),
+        ("pwrite64", 1),
+        ("clone3", 1),
+        ("wait4", 1),
+        ("openat", 12),
+    ];
     let kills = each(&calls, |call, nth| {
         let what = format!("{call} #{nth}");
         let [first, second] = turn;
@@ -208,7 +239,10 @@ fn a_start_on_a_network_killed_at_each_change_of_the_file_system() {
 #[test]
 fn a_start_on_a_network_killed_at_each_word_with_the_kernel() {
     ours_only!("kills our own processes");
-    start_killed_at_each(&[("setns", 2), ("sendto", 2), ("ioctl", 3), ("bind", 1), ("clone3", 1), ("wait4", 1), ("flock", 1)], 15);
+    start_killed_at_each(
+        &[("setns", 2), ("sendto", 2), ("ioctl", 3), ("bind", 1), ("clone3", 1), ("wait4", 1), ("flock", 1)],
+        15,
+    );
 }
 
 #[test]
@@ -217,7 +251,8 @@ fn a_shim_killed_at_each_step_of_the_end_of_a_container_on_a_network() {
     let sandbox = Sandbox::new();
     sandbox.ok(["network", "create", "--subnet", SUBNET, "n1"]);
     let name = sandbox.name("c");
-    let calls = [("unlink", 1), ("rmdir", 1), ("renameat2", 1), ("clone3", 1), ("wait4", 1), ("flock", 1), ("pwrite64", 1)];
+    let calls =
+        [("unlink", 1), ("rmdir", 1), ("renameat2", 1), ("clone3", 1), ("wait4", 1), ("flock", 1), ("pwrite64", 1)];
     let kills = each(&calls, |call, nth| {
         let what = format!("{call} #{nth}");
         let id = sandbox.idle(&name, &["--network", "n1", "-p", PUBLISH]);
@@ -246,14 +281,15 @@ fn who_cleans_up_after_a_killed_shim_may_be_killed_at_each_step() {
     let sandbox = Sandbox::new();
     sandbox.ok(["network", "create", "--subnet", SUBNET, "n1"]);
     let name = sandbox.name("c");
-    let calls = [("unlink", 1), ("rmdir", 1), ("rename", 1), ("renameat2", 1), ("clone3", 1), ("wait4", 1), ("pwrite64", 1)];
+    let calls =
+        [("unlink", 1), ("rmdir", 1), ("rename", 1), ("renameat2", 1), ("clone3", 1), ("wait4", 1), ("pwrite64", 1)];
     let kills = each(&calls, |call, nth| {
         let what = format!("{call} #{nth}");
         let id = sandbox.idle(&name, &["--network", "n1", "-p", PUBLISH]);
         kill_shim(&name);
         let killed = killed_at(&sandbox, call, nth, &["rm", "-f", &name]);
         readers(&sandbox, &what);
-        again(&sandbox, &what, &["rm", "-f", &name], "No such container");
+        again(&sandbox, &what, &["rm", "-f", &id], "No such container");
         // What is in the trash goes with the next removal.
         succeeds(&sandbox, &what, &["run", "--rm", "-p", PUBLISH, "--network", "n1", "busybox", "true"]);
         nothing_of_containers(&sandbox, &[id], PORT, &what);
@@ -278,12 +314,8 @@ fn the_clean_up_of_a_killed_shim_is_done_by_whoever_comes_next() {
     sandbox.ok(["network", "create", "n1"]);
     sandbox.ok(["network", "create", "n2"]);
     let name = sandbox.name("c");
-    let ends: [&[&str]; 4] = [
-        &["rm", "-f", "NAME"],
-        &["stop", "NAME"],
-        &["kill", "NAME"],
-        &["network", "disconnect", "n1", "NAME"],
-    ];
+    let ends: [&[&str]; 4] =
+        [&["rm", "-f", "NAME"], &["stop", "NAME"], &["kill", "NAME"], &["network", "disconnect", "n1", "NAME"]];
     for end in ends {
         let id = sandbox.idle(&name, &["--network", "n1", "--network", "n2", "-p", PUBLISH]);
         kill_shim(&name);
@@ -310,18 +342,21 @@ fn the_clean_up_of_a_killed_shim_is_done_by_whoever_comes_next() {
     nothing_of_containers(&sandbox, &[id], PORT, "restart");
 }
 
-/// A directory with programs that stand in for `iptables-restore`, to be put in front of PATH.
-fn stand_in(sandbox: &Sandbox, script: &str) -> String {
-    let directory = sandbox.host_dir("bin");
-    let real = String::from_utf8(std::process::Command::new("which").arg("iptables-restore").output().unwrap().stdout);
-    let real = real.unwrap().trim().to_owned();
-    let path = sandbox.host_file("bin/iptables-restore", script.replace("REAL", &real));
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let save = sandbox.host_file("bin/iptables-save", "#!/bin/sh\nexec \"${0%/*}/../real-save\" \"$@\"\n");
-    std::fs::set_permissions(&save, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let _ = std::fs::remove_file(sandbox.path("real-save"));
-    std::os::unix::fs::symlink(real.replace("-restore", "-save"), sandbox.path("real-save")).unwrap();
-    format!("{directory}:{}", std::env::var("PATH").unwrap())
+/// A command line for whose processes `iptables-restore` begins with `script`. Mounted over the real
+/// program, in a mount namespace that goes with them: a shim has no PATH by which to find another.
+fn with_restore(sandbox: &Sandbox, script: &str, args: &[&str]) -> Output {
+    let real = std::fs::canonicalize("/usr/sbin/iptables-restore").unwrap();
+    let copy = sandbox.path("xtables-multi");
+    std::fs::copy(&real, &copy).unwrap();
+    let text = format!(
+        "#!/bin/sh\ncase $0 in */iptables-restore)\n{script}\nesac\nexec {} ${{0##*/}} \"$@\"\n",
+        copy.display()
+    );
+    let stand_in = sandbox.host_file("stand-in", text);
+    std::fs::set_permissions(&stand_in, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mounting = format!("mount --bind {stand_in} {} && exec \"$@\"", real.display());
+    let outer = format!("exec unshare -m sh -c '{mounting}' sh \"$@\"");
+    sandbox.with_shell(&outer, args).run()
 }
 
 #[test]
@@ -330,17 +365,16 @@ fn a_killed_iptables_is_an_error_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     sandbox.ok(["network", "create", "n1"]);
     let name = sandbox.name("c");
-    let path = stand_in(&sandbox, "#!/bin/sh\nkill -9 $$\n");
-    let with = |args: &[&str]| sandbox.command(args).env("PATH", &path).run();
+    let with = |args: &[&str]| with_restore(&sandbox, "kill -9 $$", args);
     assert_eq!(with(&["network", "create", "n2"]).code, 1);
     assert_eq!(with(&["run", "-d", "--name", &name, "--network", "n1", "-p", PUBLISH, "busybox", "true"]).code, 125);
     sandbox.ok(["rm", "-f", &name]);
     nothing_of_containers(&sandbox, &[], PORT, "run");
     // At the end of a container nobody is there to be told.
-    let id = sandbox.ok(["create", "--name", &name, "--network", "n1", "-p", PUBLISH, "busybox", "true"]);
-    sandbox.ok(["start", &name]);
-    sandbox.ok(["wait", &name]);
-    sandbox.ok(["rm", &name]);
+    let id = sandbox.idle(&name, &["--network", "n1", "-p", PUBLISH]);
+    kill_shim(&name);
+    assert_eq!(with(&["rm", "-f", &name]).code, 1);
+    sandbox.ok(["rm", "-f", &name]);
     nothing_of_containers(&sandbox, &[id], PORT, "rm");
     assert_eq!(with(&["network", "rm", "n1"]).code, 1);
     sandbox.ok(["network", "rm", "n1"]);
@@ -356,22 +390,21 @@ fn rules_that_are_written_after_their_shim_was_killed_do_not_stay() {
     sandbox.ok(["network", "create", "n1"]);
     let name = sandbox.name("c");
     let orphan = sandbox.path("orphan");
-    let script = format!("#!/bin/sh\nkill -9 $PPID\necho $$ >{}\nsleep 0.3\nexec REAL \"$@\"\n", orphan.display());
-    let path = stand_in(&sandbox, &script);
+    let script = format!("kill -9 $PPID\necho $$ >{}\nsleep 0.3", orphan.display());
     let ended = || {
         let pid = std::fs::read_to_string(&orphan).expect("the shim was not killed").trim().parse().unwrap();
         eventually("the rules are written", || !processes::is_alive(pid));
         std::fs::remove_file(&orphan).unwrap();
     };
     let run = ["run", "-d", "--name", &name, "--network", "n1", "-p", PUBLISH, "busybox", "sleep", "60"];
-    drop(sandbox.command(run).env("PATH", &path).run());
+    drop(with_restore(&sandbox, &script, &run));
     let id = sandbox.ok(["ps", "-aq", "--no-trunc"]);
     sandbox.ok(["rm", "-f", &name]);
     ended();
     nothing_of_containers(&sandbox, &[id], PORT, "run");
     sandbox.ok(["network", "rm", "n1"]);
     // The same with a network, and a command line.
-    drop(sandbox.command(["network", "create", "n2"]).env("PATH", &path).run());
+    drop(with_restore(&sandbox, &script, &["network", "create", "n2"]));
     sandbox.ok(["network", "rm", "n2"]);
     ended();
     nothing_at_all(&sandbox, "network create");

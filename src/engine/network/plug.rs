@@ -18,15 +18,18 @@ use ipnetwork::IpNetwork;
 
 use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
 use crate::engine::Engine;
-use crate::error::Failure;
+use crate::error::{Class, Failure};
 use crate::net::attach::{self, Inside};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
-use crate::net::records::{Locked, Records};
-use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
 use crate::net::ports::{self, Wanted};
 use crate::net::records::random_id;
+use crate::net::records::{Locked, Records};
+use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
 use crate::sys::random;
+
+/// Hardware address of a connection that has no other.
+const PLACEHOLDER: MacAddress = MacAddress([2, 0x42, 0, 0, 0, 1]);
 
 /// What a container has claimed and holds.
 #[derive(Debug, Default)]
@@ -74,9 +77,9 @@ impl Engine {
         let records = self.networks();
         let lock = records.lock()?;
         for (number, attachment) in attachments.iter().enumerate() {
-            let network = self.usable_network(&lock, &attachment.network)?;
-            let index = self.raise(&lock, &network)?;
-            let endpoint = self.claim_one(&lock, config, &network, attachment, format!("eth{number}"))?;
+            let (network, index) = self.raise_usable(&lock, &attachment.network)?;
+            let mut endpoint = endpoint(config, &network, attachment, format!("eth{number}"))?;
+            self.claim_one(&lock, config, &network, attachment, &mut endpoint)?;
             claim.endpoints.push(endpoint);
             claim.networks.push((network, index));
         }
@@ -95,39 +98,52 @@ impl Engine {
         }
     }
 
+    /// Makes a network's device real when it is not; the number of its bridge. The default network moves
+    /// to another device and subnet when somebody else has its device.
+    fn raise_usable(&self, lock: &Locked, name: &str) -> Result<(Network, Option<u32>)> {
+        let network = self.usable_network(lock, name)?;
+        match self.raise(lock, &network) {
+            Err(error) if name == DEFAULT_NETWORK && Failure::from_error(&error).class == Class::Conflict => {
+                let network = self.make_default_network(lock)?;
+                let index = self.raise(lock, &network)?;
+                Ok((network, index))
+            }
+            index => Ok((network, index?)),
+        }
+    }
+
     /// Makes a network's device real when it is not; the number of its bridge.
     pub(in crate::engine) fn raise(&self, _lock: &Locked, network: &Network) -> Result<Option<u32>> {
         if network.driver != Driver::Bridge {
             return Ok(None);
         }
-        if let Some(index) = bridge::find(network)? {
+        let firewall = self.firewall();
+        if let Some(index) = bridge::find(network, &firewall)? {
             return Ok(Some(index));
         }
-        bridge::make(&mut Links::open()?, network, &self.firewall()).map(Some)
+        let mut links = Links::open()?;
+        let index = bridge::make(&mut links, network, &firewall)?;
+        // Of a bridge that somebody has deleted.
+        for id in handle::ids(self.layout())? {
+            let Ok(record) = handle::load(self.layout(), &id) else { continue };
+            if record.status().is_live() {
+                let endpoints = record.state.endpoints.iter().filter(|endpoint| endpoint.network_id == network.id);
+                endpoints.for_each(|endpoint| attach::return_to_bridge(&mut links, network, index, endpoint));
+            }
+        }
+        Ok(Some(index))
     }
 
-    /// One connection, claimed: addresses and names.
+    /// Claims addresses and names of one connection.
     pub(in crate::engine) fn claim_one(
         &self,
         lock: &Locked,
         config: &Config,
         network: &Network,
         attachment: &Attachment,
-        interface: String,
-    ) -> Result<Endpoint> {
+        endpoint: &mut Endpoint,
+    ) -> Result<()> {
         let owner = config.id.as_str();
-        let mut endpoint = Endpoint {
-            network: network.name.clone(),
-            network_id: network.id.clone(),
-            id: random_id().context("make an id")?,
-            interface,
-            host_interface: None,
-            mac: MacAddress([0; 6]),
-            addresses: Vec::new(),
-            gateways: Vec::new(),
-            names: names(config, attachment),
-            published: Vec::new(),
-        };
         let claimed = (|| -> Result<()> {
             for (ipv6, wanted) in [(false, attachment.ip.map(IpAddr::V4)), (true, attachment.ip6.map(IpAddr::V6))] {
                 if let Some((address, gateway)) = self.claim_address(lock, network, owner, ipv6, wanted)? {
@@ -139,15 +155,12 @@ impl Engine {
             lock.names(network).register(owner, &endpoint.names, &addresses)
         })();
         if let Err(error) = claimed {
-            self.release_claim(lock, owner, &endpoint);
+            self.release_claim(lock, owner, endpoint);
             return Err(error);
         }
         let first = endpoint.addresses.first().map(IpNetwork::ip);
-        endpoint.mac = attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
-        if network.driver == Driver::Bridge {
-            endpoint.host_interface = Some(host_interface()?);
-        }
-        Ok(endpoint)
+        endpoint.mac = attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(PLACEHOLDER);
+        Ok(())
     }
 
     /// An address of one family and the network's router; `None` when the network has none of it.
@@ -211,11 +224,14 @@ impl Engine {
         Ok(freed.len())
     }
 
-    /// Whether a container runs, or is being started: what it has claimed is its own.
+    /// Whether a container runs, or is being started: what it has claimed is its own. One whose record
+    /// is damaged may run; its `rm -f` frees what it has.
     pub(in crate::engine) fn uses_networks(&self, owner: &str) -> bool {
-        ContainerId::parse(owner)
-            .and_then(|id| handle::load(self.layout(), &id).ok())
-            .is_some_and(|record| record.status().is_live() || record.liveness().shim)
+        let Some(id) = ContainerId::parse(owner) else { return false };
+        match handle::load(self.layout(), &id) {
+            Ok(record) => record.status().is_live() || record.liveness().shim,
+            Err(error) => Failure::from_error(&error).class != Class::NotFound,
+        }
     }
 
     /// Holds the host ports of a container, and says where they lead.
@@ -313,10 +329,11 @@ impl Engine {
     }
 
     fn unpublish(&self, id: &ContainerId, endpoint: &Endpoint) -> Result<()> {
-        match self.networks().by_name(&endpoint.network)? {
-            Some(network) if network.id == endpoint.network_id => {
+        match self.networks().by_name(&endpoint.network) {
+            Ok(Some(network)) if network.id == endpoint.network_id => {
                 self.firewall().unpublish(id.as_str(), &network, &endpoint.published)
             }
+            // Of a network that is gone, or whose record is damaged.
             _ => self.firewall().unpublish_owner(id.as_str()),
         }
     }
@@ -328,6 +345,12 @@ impl Engine {
             return;
         }
         let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+        if addresses.is_empty() {
+            // On record since before the claim: what came of that is not known.
+            let _ = lock.names(&network).unregister_owner(owner);
+            let _ = lock.ipam(&network).release_owner(owner);
+            return;
+        }
         let _ = lock.names(&network).unregister(owner, &endpoint.names, &addresses);
         for address in addresses {
             let _ = lock.ipam(&network).release(address, owner);
@@ -357,6 +380,27 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// A connection of which nothing is claimed yet.
+pub(super) fn endpoint(
+    config: &Config,
+    network: &Network,
+    attachment: &Attachment,
+    interface: String,
+) -> Result<Endpoint> {
+    Ok(Endpoint {
+        network: network.name.clone(),
+        network_id: network.id.clone(),
+        id: random_id().context("make an id")?,
+        interface,
+        host_interface: if network.driver == Driver::Bridge { Some(host_interface()?) } else { None },
+        mac: PLACEHOLDER,
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+        names: names(config, attachment),
+        published: Vec::new(),
+    })
 }
 
 /// Sets the default routes of a container's namespace.
@@ -409,9 +453,12 @@ fn publishing(claim: &Claim) -> Option<usize> {
 
 fn no_family(mapping: &PortMapping) -> anyhow::Error {
     let address = mapping.host_ip.map(|address| address.to_string()).unwrap_or_default();
-    Failure::usage(format!("cannot publish port {}/{} on {address}: the container has no such address family", mapping.port, mapping.protocol))
-        .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
-        .into()
+    Failure::usage(format!(
+        "cannot publish port {}/{} on {address}: the container has no such address family",
+        mapping.port, mapping.protocol
+    ))
+    .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
+    .into()
 }
 
 fn unspecified(address: IpAddr) -> IpAddr {

@@ -80,7 +80,8 @@ impl Shim<'_> {
         let code = match streams {
             Some(mut streams) => {
                 streams.clients.extend(lent.map(|lent| Client::new(0, lent)));
-                self.run = Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()), network });
+                self.run =
+                    Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()), network });
                 process::trim_memory();
                 self.until_end()
             }

@@ -40,7 +40,8 @@ pub(super) struct Backend {
 
 /// The back ends that our rules may be in, the one to try first in front: nearly always one.
 pub(super) fn candidates(family: Family) -> Result<Vec<Backend>> {
-    let mut places: Vec<PathBuf> = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    let mut places: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
     places.extend(PLACES.iter().map(PathBuf::from));
     let (name, loaded) = match family {
         Family::V4 => ("iptables", "/proc/thread-self/net/ip_tables_names"),
@@ -70,9 +71,11 @@ pub(super) fn choose(places: &[PathBuf], name: &str, legacy_loaded: bool) -> Res
 }
 
 fn find(places: &[PathBuf], name: &str) -> Option<PathBuf> {
-    places.iter().filter(|place| place.is_absolute()).map(|place| place.join(name)).find(|path| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
+    places
+        .iter()
+        .filter(|place| place.is_absolute())
+        .map(|place| place.join(name))
+        .find(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
 }
 
 impl Backend {
@@ -94,10 +97,13 @@ impl Backend {
         Ok(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// Applies a script: each of its tables as a whole or not at all.
-    pub(super) fn restore(&self, script: &str) -> Result<()> {
+    /// Applies a script: each of its tables as a whole or not at all. The program keeps the lock, too,
+    /// if we do not live to see its end.
+    pub(super) fn restore(&self, script: &str, lock: &Option<File>) -> Result<()> {
+        let shared = lock.as_ref().and_then(|file| file.try_clone().ok());
         let mut command = Command::new(&self.restore);
-        command.args(["--noflush", WAIT]).stdin(Stdio::from(input(script)?)).stdout(Stdio::null()).env("LC_ALL", "C");
+        command.args(["--noflush", WAIT]).stdin(Stdio::from(input(script)?)).env("LC_ALL", "C");
+        command.stdout(shared.map_or_else(Stdio::null, Stdio::from));
         let output = command.output().with_context(|| format!("run {}", self.restore.display()))?;
         if output.status.success() {
             return Ok(());
