@@ -5,7 +5,7 @@
 //! is left: no device, rule, lease, name, record, held port.
 
 use crate::ours_only;
-use crate::support::injection::{each, kill_at, killed_at};
+use crate::support::injection::{each, failed_at, kill_at, killed_at};
 use crate::support::networks::{nothing_at_all, nothing_of_containers, targets_of};
 use crate::support::{Output, Sandbox, eventually, processes};
 
@@ -243,6 +243,57 @@ fn a_start_on_a_network_killed_at_each_word_with_the_kernel() {
         &[("setns", 2), ("sendto", 2), ("ioctl", 3), ("bind", 1), ("clone3", 1), ("wait4", 1), ("flock", 1)],
         15,
     );
+}
+
+#[test]
+fn a_start_of_which_any_step_fails_takes_back_what_it_has_claimed() {
+    ours_only!("makes our own system calls fail");
+    let sandbox = Sandbox::new();
+    sandbox.ok(["network", "create", "--subnet", SUBNET, "n1"]);
+    let name = sandbox.name("c");
+    let create = ["create", "--name", &name, "-p", PUBLISH, "--network", "n1", "--network-alias", "db"];
+    let id = sandbox.ok(create.into_iter().chain(["busybox", "true"]));
+    let (mut failures, mut refused, mut kept) = (0, 0, 0);
+    let calls = [
+        (("symlink", "ENOSPC"), 1),
+        (("mkdir", "ENOSPC"), 1),
+        (("pwrite64", "ENOSPC"), 1),
+        (("renameat2", "ENOSPC"), 1),
+        (("setns", "EPERM"), 2),
+        (("sendto", "ENOBUFS"), 2),
+        (("ioctl", "EPERM"), 3),
+        (("bind", "EADDRINUSE"), 1),
+        (("clone3", "EAGAIN"), 1),
+    ];
+    for ((call, error), stride) in calls {
+        for nth in (1..).step_by(stride) {
+            let what = format!("{call} #{nth} with {error}");
+            let (output, failed) = failed_at(&sandbox, call, nth, error, &["start", &name]);
+            assert!(output.code == 0 || !output.err().is_empty(), "{what}: no reason is given");
+            refused += usize::from(output.code != 0);
+            succeeds(&sandbox, &what, &["wait", &name]);
+            readers(&sandbox, &what);
+            assert_eq!(leases(&sandbox, "n1"), 0, "{what}: leases");
+            if !targets_of(PORT).is_empty() {
+                // Where the program that takes rules away fails as well, the record tells of them.
+                assert_eq!(call, "sendto", "{what}: rules");
+                kept += 1;
+                succeeds(&sandbox, &what, &["rm", &name]);
+                assert!(targets_of(PORT).is_empty(), "{what}: rules");
+                sandbox.ok(create.into_iter().chain(["busybox", "true"]));
+            }
+            if !failed {
+                break;
+            }
+            failures += 1;
+        }
+    }
+    assert!(kept > 0, "rules could always be taken away");
+    assert!(failures > 15 && refused > 5, "only {failures} failures, {refused} refusals: strace did not do its work");
+    sandbox.ok(["rm", "-f", &name]);
+    nothing_of_containers(&sandbox, &[id], PORT, "rm");
+    sandbox.ok(["network", "rm", "n1"]);
+    nothing_at_all(&sandbox, "the end");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use super::Sandbox;
 use super::invocation::Running;
+use super::{Output, Sandbox};
 
 /// Runs a command line and kills every process of it (command line, shim, init, the programs they run)
 /// at the entry of its own nth `call`. Returns false when no process made so many.
@@ -15,6 +15,17 @@ pub fn killed_at(sandbox: &Sandbox, call: &str, nth: u32, args: &[&str]) -> bool
     let script = format!("exec strace -f -q -o {} {inject} \"$@\"", trace.display());
     drop(sandbox.with_shell(&script, args).run());
     was_killed(sandbox)
+}
+
+/// Runs a command line in which the nth `call` of each process fails with `error` (`ENOSPC`) and does
+/// nothing; what came of it, and false when no process made so many.
+#[track_caller]
+pub fn failed_at(sandbox: &Sandbox, call: &str, nth: u32, error: &str, args: &[&str]) -> (Output, bool) {
+    let trace = sandbox.path("trace");
+    let inject = format!("-e trace={call} -e inject={call}:error={error}:when={nth}");
+    let script = format!("exec strace -f -q -o {} {inject} \"$@\"", trace.display());
+    let output = sandbox.with_shell(&script, args).run();
+    (output, fs::read_to_string(trace).unwrap().contains("(INJECTED)"))
 }
 
 /// Kills a process that runs already, and nobody else, at its nth `call` from now on. To be finished when

@@ -309,6 +309,18 @@ impl Engine {
         sockets
     }
 
+    /// Gives back what a run has claimed. Addresses that cannot be given back are found by the next who
+    /// needs one; rules are nobody's business but the container's, so they stay on record until they are
+    /// gone.
+    pub(in crate::engine) fn give_back(&self, container: &mut handle::Locked) {
+        let endpoints = std::mem::take(&mut container.state.endpoints);
+        if let Err(error) = self.release(&container.config.id, &endpoints) {
+            tracing::debug!("{error:#}");
+            let publishes = |endpoint: &Endpoint| !endpoint.published.is_empty();
+            container.state.endpoints = endpoints.into_iter().filter(publishes).collect();
+        }
+    }
+
     /// Gives back what a container has claimed, rules first: an address that is free must lead nowhere.
     /// What cannot be given back now is found by the next sweep; the first error is returned.
     pub(in crate::engine) fn release(&self, id: &ContainerId, endpoints: &[Endpoint]) -> Result<()> {
