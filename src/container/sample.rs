@@ -1,8 +1,6 @@
 //! A container for tests to begin with.
 
-use super::{
-    Config, ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, RestartPolicy, Security,
-};
+use super::{Config, ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, RestartPolicy, Security};
 
 /// A shell on busybox, with the default of everything.
 pub fn config() -> Config {

@@ -48,7 +48,8 @@ impl Engine {
     pub fn create(&self, request: &CreateRequest) -> Result<Created> {
         let image = debug_span!("resolve image").in_scope(|| self.resolve_image(&request.image, request.pull))?;
         let id = ContainerId::random().context("make a container id")?;
-        let (mut config, mut warnings) = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
+        let (mut config, mut warnings) =
+            debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
         let place = resources::place(&config)?;
         if place.unit().is_some() {
             systemd::require()?;

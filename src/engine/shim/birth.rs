@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::Steps;
 use super::network::{self, RunNetwork};
+use super::Steps;
 use crate::cgroup::systemd::{self, Scope};
 use crate::cgroup::{Cgroups, Group, limits};
 use crate::container::handle::Locked;

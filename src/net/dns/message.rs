@@ -76,10 +76,7 @@ pub(super) fn read(bytes: &[u8]) -> Arrival {
     let mut question = Question { query, metadata, edns: None, end: decoder.index() };
     // A query holds nothing else, so that EDNS comes first: the root's name, then its type. Other records (signatures)
     // are not our business.
-    if counts.answers == 0
-        && counts.authorities == 0
-        && counts.additionals > 0
-        && bytes[question.end..].starts_with(&OPT)
+    if counts.answers == 0 && counts.authorities == 0 && counts.additionals > 0 && bytes[question.end..].starts_with(&OPT)
     {
         match Record::<RData>::read(&mut decoder) {
             Ok(record) => question.edns = Some(Edns::from(&record)),
@@ -253,9 +250,7 @@ pub(super) enum Verdict {
 
 /// Judges `answer`, which has come from the server that `query` was sent to (its question ends at `end`).
 pub(super) fn judge(query: &[u8], end: usize, answer: &[u8]) -> Verdict {
-    let (Some(header), Some(question)) = (answer.get(..HEADER), query.get(HEADER..end)) else {
-        return Verdict::Foreign;
-    };
+    let (Some(header), Some(question)) = (answer.get(..HEADER), query.get(HEADER..end)) else { return Verdict::Foreign };
     let (is_answer, operation, code) = (header[2] & 0x80 != 0, header[2] >> 3 & 0xf, header[3] & 0xf);
     if header[..2] != query[..2] || !is_answer || operation != 0 {
         return Verdict::Foreign;
@@ -276,13 +271,7 @@ pub(super) fn judge(query: &[u8], end: usize, answer: &[u8]) -> Verdict {
             }
         }
         // Some servers leave the question out when they fail.
-        [0, 0] if code != 0 => {
-            if failed {
-                Verdict::Failure
-            } else {
-                Verdict::Answer
-            }
-        }
+        [0, 0] if code != 0 => if failed { Verdict::Failure } else { Verdict::Answer },
         _ => Verdict::Foreign,
     }
 }

@@ -45,7 +45,9 @@ impl Sweep {
         match self {
             Sweep::Nothing => false,
             Sweep::Of { chain: Some(only), .. } => chain == only,
-            Sweep::Of { id, .. } => chain == rules::network_chain(id) || chain.starts_with(&format!("MYDOCKER-{id}-")),
+            Sweep::Of { id, .. } => {
+                chain == rules::network_chain(id) || chain.starts_with(&format!("MYDOCKER-{id}-"))
+            }
             Sweep::Orphans { .. } => true,
         }
     }
@@ -139,7 +141,12 @@ pub(super) fn plan(want: &Ruleset, saved: &Saved, sweep: &Sweep, ipv6: bool) -> 
 }
 
 /// Adds the lines that take away what the sweep names; one item for each rule or chain.
-fn swept<'a>(want: &Ruleset, saved: &'a Saved, sweep: &Sweep, tables: &mut BTreeMap<&'a str, Lines>) -> Vec<Subject> {
+fn swept<'a>(
+    want: &Ruleset,
+    saved: &'a Saved,
+    sweep: &Sweep,
+    tables: &mut BTreeMap<&'a str, Lines>,
+) -> Vec<Subject> {
     let mut found = Vec::new();
     if *sweep == Sweep::Nothing {
         return found;
@@ -149,11 +156,9 @@ fn swept<'a>(want: &Ruleset, saved: &'a Saved, sweep: &Sweep, tables: &mut BTree
         entries.any(|entry| entry.table == table && entry.chain == chain && matches!(entry.want, Want::Exactly(_)))
     };
     let wanted_rule = |table: &str, chain: &str, rule: &Rule| {
-        want.entries.iter().filter(|entry| entry.table == table && entry.chain == chain).any(|entry| {
-            match &entry.want {
-                Want::Holds(text) => Rule::parse(text).form == rule.form,
-                _ => false,
-            }
+        want.entries.iter().filter(|entry| entry.table == table && entry.chain == chain).any(|entry| match &entry.want {
+            Want::Holds(text) => Rule::parse(text).form == rule.form,
+            _ => false,
         })
     };
     for ((table, chain), here) in &saved.chains {

@@ -127,8 +127,7 @@ pub(super) fn owner_chain(owner: &str, network_id: &str) -> String {
 /// A chain made for one network or owner, not one of the fixed ones.
 pub(super) fn is_private(chain: &str) -> bool {
     let Some(rest) = chain.strip_prefix("MYDOCKER-") else { return false };
-    rest.starts_with("NET-")
-        || rest.split_once('-').is_some_and(|(owner, network)| owner.len() == 12 && network.len() == 6)
+    rest.starts_with("NET-") || rest.split_once('-').is_some_and(|(owner, network)| owner.len() == 12 && network.len() == 6)
 }
 
 /// The chains and jumps that all networks of all data roots share. They stay when the last network

@@ -122,7 +122,8 @@ fn has_outside() -> bool {
 /// A socket that hears of links that come and go (rtnetlink(7)).
 fn rtnetlink_events() -> OwnedFd {
     use rustix::net::netlink::SocketAddrNetlink;
-    let socket = rustix::net::socket(rustix::net::AddressFamily::NETLINK, rustix::net::SocketType::RAW, None).unwrap();
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::NETLINK, rustix::net::SocketType::RAW, None).unwrap();
     rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 1)).unwrap();
     socket
 }

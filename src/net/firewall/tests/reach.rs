@@ -48,9 +48,7 @@ fn judge(probes: &[Probe<'_>]) -> Vec<String> {
     thread::scope(|scope| {
         let asked: Vec<_> = probes
             .iter()
-            .flat_map(|probe| {
-                [Protocol::Tcp, Protocol::Udp].map(|protocol| scope.spawn(move || judged(probe, protocol)))
-            })
+            .flat_map(|probe| [Protocol::Tcp, Protocol::Udp].map(|protocol| scope.spawn(move || judged(probe, protocol))))
             .collect();
         asked.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
     })
@@ -156,12 +154,7 @@ fn matrix(setting: &Setting) {
         probe("internal to published, by its gateway", &inside, "10.3.0.1:8080", Nobody),
         probe("outside to internal", outside, "10.3.0.2:80", Nobody),
     ]);
-    assert!(
-        failed.is_empty(),
-        "{}\n{}",
-        failed.join("\n"),
-        host.output(&format!("{}-save", setting.iptables), &["-c"])
-    );
+    assert!(failed.is_empty(), "{}\n{}", failed.join("\n"), host.output(&format!("{}-save", setting.iptables), &["-c"]));
     let pings = [
         (&a, "192.0.2.2", true),
         (&a, "2001:db8::2", true),

@@ -127,11 +127,7 @@ fn orphans_are_found_and_removed() {
             [&one, &two].into_iter().for_each(|ports| publish(&firewall, ports));
             let found = firewall.repair(std::slice::from_ref(&n1), std::slice::from_ref(&one)).unwrap();
             for gone in ["bb".repeat(6), "23".repeat(6)] {
-                assert_eq!(
-                    found.iter().filter(|p| p.subject == Subject::Gone(gone.clone()) && p.stray > 0).count(),
-                    2,
-                    "{found:?}"
-                );
+                assert_eq!(found.iter().filter(|p| p.subject == Subject::Gone(gone.clone()) && p.stray > 0).count(), 2, "{found:?}");
             }
             assert_eq!(found.len(), 4, "{found:?}");
             assert_eq!(firewall.check(std::slice::from_ref(&n1), std::slice::from_ref(&one)).unwrap(), []);
@@ -154,11 +150,8 @@ fn others_are_left_alone() {
             -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n";
         host.run(|| feed(&format!("{iptables}-restore"), &["--noflush"], foreign));
         let theirs = |text: String| -> String {
-            text.lines()
-                .filter(|line| !line.contains("mydocker"))
-                .filter(|line| !line.starts_with([':', '*']) || line.contains(" DROP"))
-                .filter(|line| *line != "COMMIT")
-                .fold(String::new(), |text, line| text + line + "\n")
+            text.lines().filter(|line| !line.contains("mydocker")).filter(|line| !line.starts_with([':', '*']) || line.contains(" DROP"))
+                .filter(|line| *line != "COMMIT").fold(String::new(), |text, line| text + line + "\n")
         };
         let before = theirs(saved(host, iptables));
         let (n1, n2) = (network("n1", "01", 1), network("n2", "23", 2));

@@ -64,8 +64,9 @@ impl Place {
 
     /// Serves TCP and UDP on a port of all addresses: whoever comes is told the address he comes from.
     pub fn serve(&self, port: u16) {
-        let (tcp, udp) =
-            self.run(|| (TcpListener::bind(("::", port)).unwrap(), UdpSocket::bind(("::", port)).unwrap()));
+        let (tcp, udp) = self.run(|| {
+            (TcpListener::bind(("::", port)).unwrap(), UdpSocket::bind(("::", port)).unwrap())
+        });
         thread::spawn(move || {
             for stream in tcp.incoming().flatten() {
                 let mut stream = stream;
@@ -166,9 +167,11 @@ impl World {
              addr add 192.0.2.1/24 dev eth0\naddr add 2001:db8::1/64 dev eth0 nodad\n",
             outside.path()
         ));
-        outside.ip("link set lo up\nlink set eth0 up\naddr add 192.0.2.2/24 dev eth0\n\
+        outside.ip(
+            "link set lo up\nlink set eth0 up\naddr add 192.0.2.2/24 dev eth0\n\
              addr add 2001:db8::2/64 dev eth0 nodad\nroute add 10.0.0.0/8 via 192.0.2.1\n\
-             route add fd00::/8 via 2001:db8::1\n");
+             route add fd00::/8 via 2001:db8::1\n",
+        );
         host.set("net/ipv4/ip_forward", "1");
         host.set("net/ipv6/conf/all/forwarding", "1");
         World { host, outside }
