@@ -296,6 +296,7 @@ impl Engine {
             return Err(error);
         }
         names::release(self.layout(), &old, &id)?;
+        self.rename_on_networks(&mut container)?;
         self.note(&container.config, Action::Rename { old: &old });
         Ok(())
     }

@@ -95,11 +95,12 @@ pub fn connect(
                 mac: endpoint.mac,
                 mtu,
             };
-            let port = Port {
-                isolated: !network.flag(option::ICC, true) && !bridge::is_filtered(),
-                hairpin: !endpoint.published.is_empty(),
-            };
-            host.carry_out(vec![link::veth(&pair), link::port(name, bridge, port)])?;
+            let mut requests = vec![link::veth(&pair), link::port(name, bridge)];
+            let ways = ways(network, endpoint);
+            if ways != Port::default() {
+                requests.push(link::port_ways(name, ways));
+            }
+            host.carry_out(requests)?;
         }
         (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
         (driver @ (Driver::Macvlan | Driver::Ipvlan), ..) => {
@@ -122,11 +123,21 @@ pub fn connect(
     inside.links.carry_out(requests)
 }
 
-/// Lets a connection that has published ports only now reach itself by them: where the rules see the
-/// bridge's frames (br_netfilter), they are translated there, and go back out of the port they came in by.
-pub fn lead_back(host: &mut Links, endpoint: &Endpoint) -> Result<()> {
+/// How a connection's port of the bridge passes frames on. Where the rules see the bridge's frames
+/// (br_netfilter), those to published ports are translated inside the bridge. So they may go back
+/// out of the port that they came in by; and it is the rules that keep containers apart, because an
+/// isolated port would drop them on their way to the container that they are meant for.
+fn ways(network: &Network, endpoint: &Endpoint) -> Port {
+    Port {
+        isolated: !network.flag(option::ICC, true) && !bridge::is_filtered(),
+        hairpin: !endpoint.published.is_empty(),
+    }
+}
+
+/// Sets the port of a bridge up for ports that were published only now.
+pub fn republished(host: &mut Links, network: &Network, endpoint: &Endpoint) -> Result<()> {
     match &endpoint.host_interface {
-        Some(name) => host.carry_out(vec![link::hairpin(name)]),
+        Some(name) => host.carry_out(vec![link::port_ways(name, ways(network, endpoint))]),
         None => Ok(()),
     }
 }

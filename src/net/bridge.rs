@@ -30,9 +30,7 @@ pub fn find(network: &Network) -> Result<Option<u32>> {
 }
 
 /// Whether the rules see what goes from one port of a bridge to another (br_netfilter,
-/// `Documentation/networking/ip-sysctl.rst`). Then they keep containers apart where that is wanted,
-/// and isolated ports would do harm: a frame to a published port is translated inside the bridge,
-/// and would be dropped on its way to the container that it is meant for.
+/// `Documentation/networking/ip-sysctl.rst`), in both families.
 pub fn is_filtered() -> bool {
     ["iptables", "ip6tables"].iter().all(|of| read_parameter(&format!("net/bridge/bridge-nf-call-{of}")) == "1")
 }

@@ -9,6 +9,7 @@ pub mod archive;
 pub mod host;
 pub mod invocation;
 pub mod leftovers;
+pub mod nameserver;
 pub mod processes;
 pub mod sandbox;
 pub mod terminal;

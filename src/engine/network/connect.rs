@@ -142,7 +142,7 @@ impl Engine {
                     Some(port)
                 })
                 .collect();
-            attach::lead_back(&mut Links::open()?, endpoint)?;
+            attach::republished(&mut Links::open()?, &network, endpoint)?;
             return self.firewall().publish(id.as_str(), &network, &endpoint.published);
         }
         Ok(())
@@ -169,6 +169,40 @@ impl Engine {
             .into()),
             reference => records.find(reference),
         }
+    }
+
+    /// Lets a container that has a new name be found by it, and no more by the old one.
+    pub(in crate::engine) fn rename_on_networks(&self, container: &mut Locked) -> Result<()> {
+        if container.state.endpoints.is_empty() {
+            return Ok(());
+        }
+        let owner = container.id().as_str().to_owned();
+        let records = self.networks();
+        let lock = records.lock()?;
+        let mut gone = Vec::new();
+        for endpoint in &mut container.state.endpoints {
+            let attachments = &container.config.networking.attachments;
+            let wish = attachments.iter().find(|wish| wish.network == endpoint.network).cloned().unwrap_or_default();
+            let names = plug::names(&container.config, &wish);
+            let old = std::mem::replace(&mut endpoint.names, names);
+            let is_old = |name: &String| !endpoint.names.iter().any(|new| new.eq_ignore_ascii_case(name));
+            let old: Vec<String> = old.into_iter().filter(is_old).collect();
+            endpoint.names.extend(old.iter().cloned());
+            gone.push(old);
+        }
+        // On record with both before anything is changed: whoever is killed on the way leaves no name
+        // that is not given back with the rest.
+        container.save_state()?;
+        for (endpoint, old) in container.state.endpoints.iter_mut().zip(&gone) {
+            endpoint.names.truncate(endpoint.names.len() - old.len());
+            let Some(network) = records.by_name(&endpoint.network)? else { continue };
+            if network.id == endpoint.network_id {
+                let addresses: Vec<_> = endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
+                lock.names(&network).register(&owner, &endpoint.names, &addresses)?;
+                lock.names(&network).unregister(&owner, old, &[])?;
+            }
+        }
+        container.save_state()
     }
 
     fn tell_networks_changed(&self, container: &Locked) {

@@ -207,6 +207,11 @@ impl Engine {
         let freed = lock.ipam(network).sweep(&mut |owner| self.uses_networks(owner))?;
         for (_, owner) in &freed {
             lock.names(network).unregister_owner(owner)?;
+            // Still under the lock: nobody has the address before nothing leads there any more.
+            let publishes = |id| handle::load(self.layout(), &id).map_or(true, |record| !port_mappings(&record.config).is_empty());
+            if ContainerId::parse(owner).is_some_and(publishes) {
+                self.firewall().unpublish_owner(owner)?;
+            }
         }
         Ok(freed.len())
     }
@@ -370,7 +375,7 @@ pub(super) fn set_routes(inside: &mut Inside<'_>, config: &Config, endpoints: &[
 }
 
 /// The names of a container on a network; the first is the one that its address leads back to.
-fn names(config: &Config, attachment: &Attachment) -> Vec<String> {
+pub(super) fn names(config: &Config, attachment: &Attachment) -> Vec<String> {
     let mut names = vec![config.name.clone(), config.id.short().to_owned()];
     names.extend(attachment.aliases.iter().cloned());
     if config.namespaces.uts == NamespaceMode::Private {

@@ -74,26 +74,20 @@ pub struct Port {
 
 /// Makes a device a port of a bridge, and sets it up. It needs no IPv6 address of its own: a port
 /// only passes frames on.
-pub fn port(name: &str, bridge: u32, port: Port) -> Request {
-    let mut link = LinkUnspec::new_with_name(name).append_extra_attribute(no_link_local()).controller(bridge).up();
-    let mut data = Vec::new();
-    if port.isolated {
-        data.push(InfoBridgePort::Isolated(true));
-    }
-    if port.hairpin {
-        data.push(InfoBridgePort::HairpinMode(true));
-    }
-    if !data.is_empty() {
-        link = link.set_port_kind(InfoPortKind::Bridge).set_port_data(InfoPortData::BridgePort(data));
-    }
+pub fn port(name: &str, bridge: u32) -> Request {
+    let link = LinkUnspec::new_with_name(name).append_extra_attribute(no_link_local()).controller(bridge).up();
     Request::new(format!("make {name} a port of the bridge"), RouteNetlinkMessage::SetLink(link.build()), 0)
 }
 
-/// Lets a port send frames back where they came from.
-pub fn hairpin(name: &str) -> Request {
-    let data = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
-    let link = LinkUnspec::new_with_name(name).set_port_kind(InfoPortKind::Bridge).set_port_data(data);
-    Request::new(format!("let {name} send frames back"), RouteNetlinkMessage::SetLink(link.build()), 0)
+/// Says how a device that is a port of a bridge passes frames on. A message of its own, and one to
+/// make a device, which it changes since that exists: what a port is to do is ignored in a message
+/// that only sets (`do_setlink`), and before it is a port (`rtnl_changelink`).
+pub fn port_ways(name: &str, port: Port) -> Request {
+    let data = vec![InfoBridgePort::Isolated(port.isolated), InfoBridgePort::HairpinMode(port.hairpin)];
+    let link = LinkUnspec::new_with_name(name)
+        .set_port_kind(InfoPortKind::Bridge)
+        .set_port_data(InfoPortData::BridgePort(data));
+    Request::new(format!("set up the port {name} of the bridge"), RouteNetlinkMessage::NewLink(link.build()), 0)
 }
 
 fn no_link_local() -> LinkAttribute {
