@@ -9,7 +9,7 @@
 //!   volumes/<name>/_data
 //!   network/networks/<name>.json         what networks there are; network/lock
 //!   network/ipam/<network id>/…          who has which address (see `net::ipam`)
-//!   network/names/<network id>/…         which names lead where (see `net::names`)
+//!   network/names/<network id>           which names lead where (see `net::names`)
 //!   trash/<id>…                          renamed away, being deleted
 //!   events.log, events.log.1             what happened (see `engine::events`)
 //! <run>/<id>.sock                        the shim's socket; /run/mydocker, or <root>/run with --root
@@ -110,7 +110,7 @@ impl Layout {
         self.network().join("ipam")
     }
 
-    /// Names that lead to addresses, one directory per network id.
+    /// Names that lead to addresses, one file per network id.
     pub fn network_names(&self) -> PathBuf {
         self.network().join("names")
     }

@@ -215,7 +215,7 @@ fn start(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let interactive = spec::is_set(matches, "interactive");
     if !spec::is_set(matches, "attach") && !interactive {
         return one_by_one(session, matches, |engine, reference| {
-            engine.start(reference, &StartRequest::default(), &mut Vec::new()).map(drop)
+            engine.start(reference, &StartRequest::default(), &mut |told| run::warn_of(&told)).map(drop)
         });
     }
     let [reference] = references.as_slice() else {
@@ -231,7 +231,7 @@ fn start(session: &Session, matches: &ArgMatches) -> Result<i32> {
         detach_keys: run::detach_keys(matches)?,
     };
     let request = StartRequest { attach: Some(attach), explain: Explain::Off, pidfile: None };
-    Ok(run::exit_code(engine.start(reference, &request, &mut Vec::new())?))
+    Ok(run::exit_code(engine.start(reference, &request, &mut |told| run::warn_of(&told))?))
 }
 
 fn attach(session: &Session, matches: &ArgMatches) -> Result<i32> {

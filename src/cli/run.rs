@@ -15,7 +15,7 @@ use super::{Session, create_flags, environment, keys};
 use crate::container::Streams;
 use crate::engine::Outcome;
 use crate::engine::request::{AttachRequest, CreateRequest, Explain, StartRequest};
-use crate::engine::supervise::TimedStep;
+use crate::engine::supervise::{TimedStep, Told};
 use crate::error::Failure;
 
 pub(super) static RUN: Spec = Spec {
@@ -145,7 +145,10 @@ fn run_command(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let detached = line.attach.is_none();
     let request = StartRequest { attach: line.attach, explain, pidfile: line.pidfile };
     let mut timeline = Vec::new();
-    let started = engine.start(&id, &request, &mut timeline);
+    let started = engine.start(&id, &request, &mut |told| {
+        warn_of(&told);
+        timeline = told.steps;
+    });
     // The id is printed also when the start failed: the container exists, and this is how a script finds it.
     let printed = if detached { output::print_line(&id) } else { Ok(()) };
     if let Some(collector) = collector {
@@ -153,6 +156,11 @@ fn run_command(session: &Session, matches: &ArgMatches) -> Result<i32> {
     }
     let code = exit_code(started?);
     printed.map(|()| code)
+}
+
+/// Tells what the user should know of a start.
+pub(super) fn warn_of(told: &Told) {
+    told.warnings.iter().for_each(|warning| output::warn(warning));
 }
 
 fn create_command(session: &Session, matches: &ArgMatches) -> Result<i32> {

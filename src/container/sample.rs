@@ -1,6 +1,9 @@
 //! A container for tests to begin with.
 
-use super::{Config, ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, RestartPolicy, Security};
+use super::{
+    Attachment, Config, ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Networking, Process,
+    RestartPolicy, Security,
+};
 
 /// A shell on busybox, with the default of everything.
 pub fn config() -> Config {
@@ -27,7 +30,10 @@ pub fn config() -> Config {
             attach: Default::default(),
         },
         namespaces: Namespaces::default(),
-        networking: Default::default(),
+        networking: Networking {
+            attachments: vec![Attachment { network: "bridge".into(), ..Attachment::default() }],
+            ..Networking::default()
+        },
         hostname: id.short().into(),
         domainname: String::new(),
         mounts: vec![],

@@ -1,8 +1,9 @@
 use super::*;
-use crate::container::{Attachment, Dns};
 use crate::container::sample::config;
+use crate::container::{Attachment, Dns};
 
-const HOST: &str = "search corp lan\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\noptions ndots:2 rotate\n";
+const HOST: &str =
+    "search corp lan\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\noptions ndots:2 rotate\n";
 
 fn on(network: NetworkMode, dns: Dns) -> Config {
     let mut config = config();
@@ -16,7 +17,8 @@ fn on(network: NetworkMode, dns: Dns) -> Config {
 fn on_networks_the_containers_own_resolver_is_asked() {
     let text = resolv_conf(HOST, &on(NetworkMode::Networks, Dns::default()));
     assert_eq!(text, "nameserver 127.0.0.11\nsearch corp lan\noptions ndots:2 rotate\n");
-    let dns = Dns { servers: vec!["9.9.9.9".parse().unwrap()], search: vec![".".into()], options: vec!["use-vc".into()] };
+    let dns =
+        Dns { servers: vec!["9.9.9.9".parse().unwrap()], search: vec![".".into()], options: vec!["use-vc".into()] };
     let text = resolv_conf(HOST, &on(NetworkMode::Networks, dns));
     assert_eq!(text, "nameserver 127.0.0.11\noptions use-vc ndots:0\n");
 }

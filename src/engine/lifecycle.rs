@@ -182,7 +182,7 @@ impl Engine {
         if let Some(stopping) = self.tell_to_stop(reference, request)? {
             self.finish_stop(&stopping)?;
         }
-        self.start(id.as_str(), &StartRequest::default(), &mut Vec::new())?;
+        self.start(id.as_str(), &StartRequest::default(), &mut |_| {})?;
         self.note_by_id(&id, Action::Restart);
         Ok(())
     }
@@ -269,7 +269,9 @@ impl Engine {
         let _lock = handle::lock(self.layout(), id)?;
         self.discard_cgroup(id)?;
         self.forget_owner(id.as_str())?;
-        self.firewall().unpublish_owner(id.as_str())?;
+        if self.firewall().is_available() {
+            self.firewall().unpublish_owner(id.as_str())?;
+        }
         names::release_all(self.layout(), id)?;
         self.discard_directories(id)?;
         self.note_by_id(id, Action::Destroy);
@@ -296,7 +298,7 @@ impl Engine {
             return Err(error);
         }
         names::release(self.layout(), &old, &id)?;
-        self.rename_on_networks(&mut container)?;
+        self.renew_names(&mut container)?;
         self.note(&container.config, Action::Rename { old: &old });
         Ok(())
     }

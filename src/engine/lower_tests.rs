@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::cgroup::Hierarchy;
 use crate::container::sample::config;
-use crate::container::{Namespaces, Security, Ulimit};
+use crate::container::{Namespaces, Ulimit};
 use crate::runtime::plan;
 
 fn hybrid() -> Cgroups {

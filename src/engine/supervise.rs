@@ -50,6 +50,15 @@ impl TimedStep {
     }
 }
 
+/// What a start tells besides its outcome.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Its steps, when they were asked for.
+    pub steps: Vec<TimedStep>,
+    /// Things the user should know; not errors.
+    pub warnings: Vec<String>,
+}
+
 /// ctrl-p ctrl-q, as with Docker.
 const DEFAULT_DETACH_KEYS: [u8; 2] = [0x10, 0x11];
 
@@ -67,9 +76,9 @@ const PROXIED: [i32; 8] = [
 
 impl Engine {
     /// Starts a container. With `request.attach` the caller's terminal or streams are joined to it
-    /// until it ends or the user detaches. `timeline` receives the steps when they are asked for,
-    /// also when the start fails.
-    pub fn start(&self, reference: &str, request: &StartRequest, timeline: &mut Vec<TimedStep>) -> Result<Outcome> {
+    /// until it ends or the user detaches. `tell` is called once the command runs, or could not be
+    /// started.
+    pub fn start(&self, reference: &str, request: &StartRequest, tell: &mut dyn FnMut(Told)) -> Result<Outcome> {
         let id = handle::find(self.layout(), reference)?;
         let mut container =
             debug_span!("lock container").in_scope(|| self.lock_settled(&id))?.ok_or_else(|| no_such(reference))?;
@@ -126,7 +135,10 @@ impl Engine {
                 drop(orders);
             }
         }
-        let pid = await_started(&caller, timeline)?;
+        let mut told = Told::default();
+        let started = await_started(&caller, &mut told);
+        tell(told);
+        let pid = started?;
         if let Some(path) = &request.pidfile {
             store::write_mode(path, format!("{pid}\n").as_bytes(), 0o644, Durability::ProcessCrash)?;
         }
@@ -352,18 +364,19 @@ fn terminal_size() -> Option<Size> {
 }
 
 /// Waits for the shim's word on the start; the pid of the container's first process.
-fn await_started(channel: &Channel, timeline: &mut Vec<TimedStep>) -> Result<i32> {
+fn await_started(channel: &Channel, told: &mut Told) -> Result<i32> {
     loop {
         match channel.receive::<Notice>().context("hear from the shim")? {
             Received::Message(Notice::Steps(steps), _) => {
-                timeline.extend(steps.into_iter().map(|(process, time)| TimedStep::new(&process, time)));
+                told.steps.extend(steps.into_iter().map(|(process, time)| TimedStep::new(&process, time)));
             }
+            Received::Message(Notice::Warning(warning), _) => told.warnings.push(warning),
             Received::Message(Notice::Started { pid }, _) => return Ok(pid),
             Received::Message(Notice::Failed(StartFailure { step, call, failure }), _) => {
                 let now = crate::runtime::monotonic_micros();
                 let mut last = TimedStep::new("init", StepTime { step, began: now, ended: now });
                 last.failed = Some(call.unwrap_or_default());
-                timeline.push(last);
+                told.steps.push(last);
                 return Err(failure.into());
             }
             Received::Message(..) | Received::Nothing => {}

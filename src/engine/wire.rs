@@ -7,7 +7,7 @@
 //!        ──Signal(n), Resize(size)──▶
 //!        ──LookAgain──▶                               (stop, rm: no run is to come)
 //!        ──NetworksChanged──▶                         (network connect, disconnect)
-//!        ◀── Steps, then Started or Failed            (to the client that started it)
+//!        ◀── Steps, Warning, then Started or Failed            (to the client that started it)
 //!        ◀── Detached                                 (detach keys were typed)
 //!        ◀── OutputFailed{errno}                      (its terminal hung up, its pipe has no reader)
 //!        ◀── Exited{code}                             (state recorded, all output delivered)
@@ -61,6 +61,8 @@ pub enum Request {
 pub enum Notice {
     /// The timed steps of the start.
     Steps(Vec<(String, StepTime)>),
+    /// Something the user should know of the start; not an error.
+    Warning(String),
     /// The command runs.
     Started {
         /// Its process id on the host.

@@ -17,6 +17,8 @@ use crate::sys::network;
 pub struct Inside<'a> {
     namespace: BorrowedFd<'a>,
     links: Links,
+    /// Devices that have been looked for: name and number.
+    known: Vec<(String, u32)>,
 }
 
 /// Where the namespace's packets go that have no other way: device and router, of each family.
@@ -54,11 +56,7 @@ fn first_parameters(ipv6: bool) -> [(&'static str, &'static str); 5] {
 
 /// Opens a namespace in which nothing is yet, prepares it, and has `also` do there what else must be
 /// done inside.
-pub fn prepare<'a, T>(
-    namespace: BorrowedFd<'a>,
-    ipv6: bool,
-    also: impl FnOnce() -> T,
-) -> Result<(Inside<'a>, T)> {
+pub fn prepare<'a, T>(namespace: BorrowedFd<'a>, ipv6: bool, also: impl FnOnce() -> T) -> Result<(Inside<'a>, T)> {
     let (links, value) = network::inside(namespace, || -> Result<_> {
         for (name, value) in first_parameters(ipv6) {
             bridge::write_parameter(name, value)?;
@@ -67,40 +65,32 @@ pub fn prepare<'a, T>(
         Ok((links, also()))
     })
     .context("enter the container's network namespace")??;
-    Ok((Inside { namespace, links }, value))
+    Ok((Inside { namespace, links, known: Vec::new() }, value))
 }
 
 /// Opens the namespace of a container that runs.
 pub fn open(namespace: BorrowedFd<'_>) -> Result<Inside<'_>> {
     let links = network::inside(namespace, Links::open).context("enter the container's network namespace")??;
-    Ok(Inside { namespace, links })
+    Ok(Inside { namespace, links, known: Vec::new() })
 }
 
-/// Makes the device of a connection, with its addresses, and sets it up. `bridge` is the number of
-/// the network's bridge.
+/// Makes the device of a connection, with its addresses and those of `routes` that lead through it, and
+/// sets it up. `bridge` is the number of the network's bridge.
 pub fn connect(
     host: &mut Links,
     inside: &mut Inside<'_>,
     network: &Network,
     bridge: Option<u32>,
     endpoint: &Endpoint,
+    routes: &DefaultRoutes,
 ) -> Result<()> {
     let mtu = bridge::mtu(network);
     match (network.driver, bridge, &endpoint.host_interface) {
         (Driver::Bridge, Some(bridge), Some(name)) => {
-            let pair = VethPair {
-                name,
-                peer: &endpoint.interface,
-                namespace: inside.namespace,
-                mac: endpoint.mac,
-                mtu,
-            };
-            let mut requests = vec![link::veth(&pair), link::port(name, bridge)];
-            let ways = ways(network, endpoint);
-            if ways != Port::default() {
-                requests.push(link::port_ways(name, ways));
-            }
-            host.carry_out(requests)?;
+            let pair =
+                VethPair { name, peer: &endpoint.interface, namespace: inside.namespace, mac: endpoint.mac, mtu };
+            let isolated = bridge::is_isolating(network);
+            host.carry_out(vec![link::veth(&pair), link::port(name, bridge), link::port_flags(name, isolated)])?;
         }
         (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
         (driver @ (Driver::Macvlan | Driver::Ipvlan), ..) => {
@@ -108,42 +98,43 @@ pub fn connect(
             let mode = network.option(mode_key(driver)).unwrap_or_default();
             let device =
                 link::above(driver, mode, parent, &endpoint.interface, inside.namespace, Some(endpoint.mac), mtu);
-            host.carry_out(vec![device])
-                .with_context(|| format!("connect to network {} above {}", network.name, network.device))?;
+            host.carry_out(vec![device]).map_err(|error| refused(network, error))?;
         }
     }
     let index = inside.index(&endpoint.interface)?;
-    let has_ipv6 = endpoint.addresses.iter().any(IpNetwork::is_ipv6);
-    let mut requests = Vec::with_capacity(4);
-    if has_ipv6 {
+    if endpoint.addresses.iter().any(IpNetwork::is_ipv6) {
         inside.allow_ipv6(&endpoint.interface)?;
     }
-    requests.push(link::up(index));
+    let mut requests = vec![link::up(index)];
     requests.extend(endpoint.addresses.iter().map(|address| link::address(index, *address)));
+    for (way, ipv6) in [(&routes.v4, false), (&routes.v6, true)] {
+        if let Some(way) = way.as_ref().filter(|way| way.interface == endpoint.interface) {
+            requests.push(link::default_route(index, way.gateway, ipv6));
+        }
+    }
     inside.links.carry_out(requests)
-}
-
-/// How a connection's port of the bridge passes frames on. Where the rules see the bridge's frames
-/// (br_netfilter), those to published ports are translated inside the bridge. So they may go back
-/// out of the port that they came in by; and it is the rules that keep containers apart, because an
-/// isolated port would drop them on their way to the container that they are meant for.
-fn ways(network: &Network, endpoint: &Endpoint) -> Port {
-    Port {
-        isolated: !network.flag(option::ICC, true) && !bridge::is_filtered(),
-        hairpin: !endpoint.published.is_empty(),
-    }
-}
-
-/// Sets the port of a bridge up for ports that were published only now.
-pub fn republished(host: &mut Links, network: &Network, endpoint: &Endpoint) -> Result<()> {
-    match &endpoint.host_interface {
-        Some(name) => host.carry_out(vec![link::port_ways(name, ways(network, endpoint))]),
-        None => Ok(()),
-    }
 }
 
 fn mode_key(driver: Driver) -> &'static str {
     if driver == Driver::Ipvlan { option::IPVLAN_MODE } else { option::MACVLAN_MODE }
+}
+
+/// Why the kernel did not make a device above another.
+fn refused(network: &Network, error: anyhow::Error) -> anyhow::Error {
+    let driver = if network.driver == Driver::Ipvlan { "ipvlan" } else { "macvlan" };
+    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    match errno {
+        Some(libc::EOPNOTSUPP) => error.context(
+            Failure::engine(format!("this kernel has no {driver} devices"))
+                .with_hint(format!("load the module (modprobe {driver}), or use a bridge network")),
+        ),
+        Some(libc::EBUSY) => error.context(
+            Failure::conflict(format!("{} is in use by another kind of device", network.device)).with_hint(
+                "a device can be the parent of macvlan or of ipvlan devices, or a port of a bridge, not both",
+            ),
+        ),
+        _ => error.context(format!("make a {driver} device above {}", network.device)),
+    }
 }
 
 fn no_parent(network: &Network) -> anyhow::Error {
@@ -169,7 +160,7 @@ pub fn default_routes<'e>(endpoints: impl Iterator<Item = (&'e Endpoint, i32)>) 
 }
 
 impl Inside<'_> {
-    /// Sets the default routes.
+    /// Sets the default routes of devices that are there already.
     pub fn route(&mut self, routes: &DefaultRoutes) -> Result<()> {
         let mut requests = Vec::new();
         for (way, ipv6) in [(&routes.v4, false), (&routes.v6, true)] {
@@ -206,8 +197,13 @@ impl Inside<'_> {
         Ok(state.with_context(|| format!("look for device {interface}"))?.map(|device| device.index))
     }
 
-    fn index(&self, interface: &str) -> Result<u32> {
-        self.find(interface)?.with_context(|| format!("find device {interface} in the container"))
+    fn index(&mut self, interface: &str) -> Result<u32> {
+        if let Some((_, index)) = self.known.iter().find(|(name, _)| name == interface) {
+            return Ok(*index);
+        }
+        let index = self.find(interface)?.with_context(|| format!("find device {interface} in the container"))?;
+        self.known.push((interface.to_owned(), index));
+        Ok(index)
     }
 
     /// A namespace that began without IPv6 gets it on this device.

@@ -18,8 +18,13 @@ use super::{MacAddress, Network, option};
 use crate::error::Failure;
 use crate::sys::network::device_state;
 
-/// What stands in a bridge's alias before the network's id.
-const MARK: &str = "mydocker network ";
+const FORWARD_IPV4: &str = "net/ipv4/ip_forward";
+const FORWARD_IPV6: &str = "net/ipv6/conf/all/forwarding";
+
+/// What stands in a bridge's alias: the data root's tag and the network's id.
+fn mark(tag: &str, id: &str) -> String {
+    format!("mydocker {tag} network {id}")
+}
 
 /// The bridge's number when it is complete.
 pub fn find(network: &Network) -> Result<Option<u32>> {
@@ -29,19 +34,34 @@ pub fn find(network: &Network) -> Result<Option<u32>> {
         .map(|device| device.index))
 }
 
-/// Whether the rules see what goes from one port of a bridge to another (br_netfilter,
-/// `Documentation/networking/ip-sysctl.rst`), in both families.
-pub fn is_filtered() -> bool {
-    ["iptables", "ip6tables"].iter().all(|of| read_parameter(&format!("net/bridge/bridge-nf-call-{of}")) == "1")
+/// Whether a network's ports are isolated from each other. Where the rules see what goes from one port
+/// of a bridge to another (br_netfilter, `Documentation/networking/ip-sysctl.rst`) they keep containers
+/// apart, and isolated ports would do harm: a frame to a published port is translated inside the bridge,
+/// and would be dropped on its way to the container that it is meant for.
+pub fn is_isolating(network: &Network) -> bool {
+    let filtered =
+        ["iptables", "ip6tables"].iter().all(|of| read_parameter(&format!("net/bridge/bridge-nf-call-{of}")) == "1");
+    !network.flag(option::ICC, true) && !filtered
 }
 
 /// Makes the bridge complete. To be called under the networks' lock.
-pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<u32> {
+///
+/// Without an iptables program the bridge leads nowhere but to the host: a way out without rules would
+/// make the host a router for its neighbours, and each network one for the others. That is said in
+/// `warnings`.
+pub fn make(links: &mut Links, network: &Network, firewall: &Firewall, warnings: &mut Vec<String>) -> Result<u32> {
     if let Some(index) = find(network)? {
         return Ok(index);
     }
-    let begun = turn_on_forwarding(network)?;
-    firewall.add_network(network, begun)?;
+    if firewall.is_available() {
+        open_to_the_outside(network, firewall)?;
+    } else {
+        warnings.push(format!(
+            "iptables is not installed: containers on network {} reach each other and the host, and nothing else. \
+             Install it (apt-get install iptables, or the like), then run: mydocker doctor --fix",
+            network.name
+        ));
+    }
     let name = network.device.as_str();
     let index = match Links::index_of(name)? {
         Some(index) => {
@@ -56,7 +76,7 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result
             let mac = gateway.map_or_else(|| random_mac(network), MacAddress::of);
             links.carry_out(vec![
                 link::bridge(name, mac, mtu(network)),
-                link::alias(name, &format!("{MARK}{}", network.id)),
+                link::alias(name, &mark(firewall.tag(), &network.id)),
             ])?;
             Links::index_of(name)?.with_context(|| format!("find bridge {name}, made just now"))?
         }
@@ -64,40 +84,56 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall) -> Result
     for (file, value) in firewall::bridge_sysctls(network) {
         write_parameter(&file, &value)?;
     }
-    let mut requests: Vec<link::Request> =
-        network.subnets.iter().filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet)).map(|address| link::address(index, address)).collect();
+    let mut requests: Vec<link::Request> = network
+        .subnets
+        .iter()
+        .filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet))
+        .map(|address| link::address(index, address))
+        .collect();
     requests.push(link::up(index));
     links.carry_out(requests).with_context(|| format!("set up bridge {name}"))?;
     Ok(index)
 }
 
-/// Makes a parent device for a macvlan or ipvlan network that names none: a bridge without ports, which
-/// leads nowhere. Containers on it reach each other and nobody else.
-pub fn make_parent(links: &mut Links, network: &Network) -> Result<()> {
+/// Makes a parent device for a macvlan or ipvlan network that names none: one end of a cable whose other
+/// end is plugged in nowhere. Containers on it reach each other and nobody else. (A dummy device would do,
+/// but not every kernel has them.)
+pub fn make_parent(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     let name = network.device.as_str();
+    let other = format!("dq-{}", name.trim_start_matches("dm-"));
     links.carry_out(vec![
-        link::bridge(name, random_mac(network), mtu(network)),
-        link::alias(name, &format!("{MARK}{}", network.id)),
+        link::cable(name, &other, random_mac(network)),
+        link::alias(name, &mark(firewall.tag(), &network.id)),
     ])?;
-    let index = Links::index_of(name)?.with_context(|| format!("find device {name}, made just now"))?;
-    links.carry_out(vec![link::up(index)])
+    for end in [name, &other] {
+        let index = Links::index_of(end)?.with_context(|| format!("find device {end}, made just now"))?;
+        links.carry_out(vec![link::up(index)])?;
+    }
+    Ok(())
 }
 
 /// Takes the bridge and its rules away. To be called under the networks' lock. A device of that name
 /// that is not ours stays.
 pub fn remove(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     if let Some(device) = links.device(&network.device)?
-        && device.alias == format!("{MARK}{}", network.id)
+        && device.alias == mark(firewall.tag(), &network.id)
     {
         links.carry_out(vec![link::delete(device.index)]).with_context(|| format!("remove bridge {}", device.name))?;
     }
-    firewall.remove_network(network)
+    if firewall.is_available() { firewall.remove_network(network) } else { Ok(()) }
 }
 
-/// Bridges that say they belong to networks: device name and network id.
-pub fn marked(links: &mut Links) -> Result<Vec<(String, String)>> {
+/// Devices that say they were made for a network of this data root: name and number of the device, id
+/// of the network.
+pub fn marked(links: &mut Links, firewall: &Firewall) -> Result<Vec<(String, u32, String)>> {
+    let prefix = mark(firewall.tag(), "");
     let devices = links.devices()?.into_iter();
-    Ok(devices.filter_map(|device| Some((device.name, device.alias.strip_prefix(MARK)?.to_owned()))).collect())
+    Ok(devices
+        .filter_map(|device| {
+            let id = device.alias.strip_prefix(&prefix)?.to_owned();
+            Some((device.name, device.index, id))
+        })
+        .collect())
 }
 
 /// Largest packet that the network's devices send, bytes; `None` for the kernel's choice.
@@ -124,23 +160,23 @@ fn taken(network: &Network, kind: &str) -> anyhow::Error {
         .into()
 }
 
-/// Has the kernel forward packets between devices (ip-sysctl.rst). Where it did not until now, the
-/// FORWARD chain's policy is to drop: the host must not become a router for its neighbours.
-fn turn_on_forwarding(network: &Network) -> Result<Forwarding> {
-    let mut begun = Forwarding::default();
-    if network.internal {
-        return Ok(begun);
+/// Writes a network's rules and has the kernel forward packets between devices (ip-sysctl.rst), in this
+/// order. Where it did not until now, the FORWARD chain's policy is to drop: the host must not become a
+/// router for its neighbours, not for a moment.
+pub fn open_to_the_outside(network: &Network, firewall: &Firewall) -> Result<()> {
+    let off = |ipv6: bool, parameter: &str| {
+        !network.internal && network.subnets_of(ipv6).next().is_some() && read_parameter(parameter) != "1"
+    };
+    let begun = Forwarding { ipv4: off(false, FORWARD_IPV4), ipv6: off(true, FORWARD_IPV6) };
+    firewall.add_network(network, begun)?;
+    if begun.ipv4 {
+        write_parameter(FORWARD_IPV4, "1")?;
     }
-    if network.subnets_of(false).next().is_some() && read_parameter("net/ipv4/ip_forward") != "1" {
-        write_parameter("net/ipv4/ip_forward", "1")?;
-        begun.ipv4 = true;
-    }
-    if network.has_ipv6() && read_parameter("net/ipv6/conf/all/forwarding") != "1" {
+    if begun.ipv6 {
         keep_router_advertisements();
-        write_parameter("net/ipv6/conf/all/forwarding", "1")?;
-        begun.ipv6 = true;
+        write_parameter(FORWARD_IPV6, "1")?;
     }
-    Ok(begun)
+    Ok(())
 }
 
 /// A host that forwards IPv6 ignores router advertisements, and would lose its own way out, where

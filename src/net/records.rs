@@ -144,12 +144,12 @@ impl Records {
 
     /// The addresses of `network` that are taken, with their owners, in order of the addresses.
     pub fn leases(&self, network: &Network) -> Result<Vec<(std::net::IpAddr, String)>> {
-        ipam::leases(&self.ipam_directory(network))
+        ipam::leases(&self.ipam_directory(network), network)
     }
 
     /// The names of `network`, for a resolver.
     pub fn zone(&self, network: &Network) -> Zone {
-        Zone::open(self.names_directory(network))
+        Zone::open(self.names_file(network))
     }
 
     /// Waits for the lock of all networks.
@@ -190,7 +190,7 @@ impl Records {
         self.layout.ipam().join(&network.id)
     }
 
-    fn names_directory(&self, network: &Network) -> PathBuf {
+    fn names_file(&self, network: &Network) -> PathBuf {
         self.layout.network_names().join(&network.id)
     }
 }
@@ -236,7 +236,8 @@ impl Locked {
     pub fn remove(&self, network: &Network) -> Result<()> {
         validate_name(&network.name)?;
         check_id(network)?;
-        remove_tree(&self.records.names_directory(network))?;
+        let names = self.records.names_file(network);
+        remove(&names).with_context(|| format!("remove {}", names.display()))?;
         remove_tree(&self.records.ipam_directory(network))?;
         let path = self.records.path(&network.name);
         match self.records.read(&network.name)? {
@@ -267,7 +268,10 @@ impl Locked {
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 if !listing.networks.iter().any(|network| name == network.id.as_str()) {
-                    remove_tree(&entry.path())?;
+                    match entry.path() {
+                        path if path.is_dir() => remove_tree(&path)?,
+                        path => remove(&path).with_context(|| format!("remove {}", path.display()))?,
+                    }
                 }
             }
         }
@@ -281,7 +285,7 @@ impl Locked {
 
     /// The names of `network`.
     pub fn names(&self, network: &Network) -> Names<'_> {
-        Names::new(self.records.names_directory(network), &self.lock)
+        Names::new(self.records.names_file(network), &self.lock)
     }
 
     /// Removes what writers that were killed have left: whoever writes here holds the lock.

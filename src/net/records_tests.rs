@@ -129,7 +129,7 @@ fn removal_takes_everything_and_can_be_interrupted() {
         assert_eq!(records.zone(network).lookup("web"), Some(vec![address]));
     }
     // Killed after the names: the record is still there to be asked for.
-    fs::remove_dir_all(root.path().join("network/names").join(&gone.id)).unwrap();
+    fs::remove_file(root.path().join("network/names").join(&gone.id)).unwrap();
     assert_eq!(records.find("n1").unwrap(), gone);
     lock.remove(&gone).unwrap();
     lock.remove(&gone).unwrap();

@@ -18,8 +18,8 @@ use super::plan::{InitPlan, Step};
 use super::rootfs::{Call, CallFailed, Root};
 use super::user::Identity;
 use super::{
-    GATE_DESCRIPTOR, PLAN_DESCRIPTOR, REPORT_DESCRIPTOR, Report, StartFailure, StepTime, TARGET_DESCRIPTOR, copy_up, diagnose, identity,
-    monotonic_micros,
+    GATE_DESCRIPTOR, PLAN_DESCRIPTOR, REPORT_DESCRIPTOR, Report, StartFailure, StepTime, TARGET_DESCRIPTOR, copy_up,
+    diagnose, identity, monotonic_micros,
 };
 use crate::error::{Class, Failure};
 use crate::sys::channel::Channel;

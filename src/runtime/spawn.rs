@@ -115,10 +115,17 @@ impl Released {
         let _ = self.gate.take().map(|gate| File::from(gate).write_all(&[1]));
     }
 
-    /// Ends init, whatever it is doing, and reaps it.
-    pub fn abandon(self) {
-        let _ = process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
+    /// Keeps the gate shut: init ends there without a word. If it has failed before, this is how.
+    pub fn give_up(mut self) -> Option<StartFailure> {
+        self.gate = None;
+        let mut failed = None;
+        while let Ok(Received::Message(report, _)) = self.report.receive::<Report>() {
+            if let Report::Failed(failure) = report {
+                failed = Some(failure);
+            }
+        }
         wait_for_end(&self.child);
+        failed
     }
 
     /// Waits until the command has been executed, or for the reason why not; then init is reaped.

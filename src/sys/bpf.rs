@@ -248,9 +248,7 @@ pub fn socket_map(entries: u32) -> io::Result<OwnedFd> {
     };
     match create() {
         // As with programs: locked memory of the user before Linux 5.11.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            with_unlimited_locked_memory(create).ok_or(error)
-        }
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => with_unlimited_locked_memory(create).ok_or(error),
         result => result,
     }
 }

@@ -68,6 +68,10 @@ fn forget(filter: &Filter) -> std::io::Result<()> {
     if socket.acknowledged(filter.request(CT_DELETE)).is_ok() {
         return Ok(());
     }
+    forget_one_by_one(&socket, filter)
+}
+
+fn forget_one_by_one(socket: &Socket, filter: &Filter) -> std::io::Result<()> {
     let mut found = Vec::new();
     socket.dump(filter.request(CT_GET), |item| {
         // Behind `struct nfgenmsg`.
@@ -133,5 +137,77 @@ fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::process::Command;
+
+    use super::*;
+
+    const ALL: Filter = Filter { tuple: CTA_TUPLE_ORIG, address: None, port: None, ipv6: false };
+
+    fn to(address: &str, port: u16) -> Filter {
+        let address = Some((CTA_IP_V4_SRC + 1, address.parse().unwrap()));
+        Filter { address, port: Some((libc::IPPROTO_UDP as u8, port)), ..ALL }
+    }
+
+    fn count(filter: &Filter) -> usize {
+        let mut count = 0;
+        let message = filter.message(CT_GET);
+        let each = |item: &[u8]| count += usize::from(filter.fits(&item[4..]));
+        Socket::open(netlink::NETFILTER).unwrap().dump(message, each).unwrap();
+        count
+    }
+
+    /// A namespace in which connections are tracked, and a datagram to each of three destinations.
+    fn tracked() {
+        #[allow(deprecated)] // Safe for what is unshared here: no descriptor table.
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+        super::super::network::loopback_up().unwrap();
+        let rule = ["-A", "INPUT", "-m", "conntrack", "--ctstate", "NEW", "-j", "ACCEPT"];
+        assert!(Command::new("iptables").args(rule).status().unwrap().success());
+        let socket = UdpSocket::bind("127.0.0.1:4000").unwrap();
+        for port in ["127.0.0.1:7", "127.0.0.1:9", "127.0.0.2:9"] {
+            // The second send reports the first one's port as unreachable.
+            while socket.send_to(b"x", port).is_err() {}
+        }
+        assert_eq!(count(&ALL), 3);
+    }
+
+    #[test]
+    fn datagrams_to_a_port_are_forgotten_and_no_others() {
+        tracked();
+        forget_datagrams_to("127.0.0.1:9".parse().unwrap());
+        assert_eq!((count(&to("127.0.0.1", 9)), count(&ALL)), (0, 2));
+        forget_datagrams_to("0.0.0.0:9".parse().unwrap());
+        assert_eq!((count(&to("127.0.0.1", 7)), count(&ALL)), (1, 1));
+        forget_datagrams_to("[::]:7".parse().unwrap());
+        assert_eq!(count(&ALL), 1);
+    }
+
+    #[test]
+    fn connections_to_an_owner_are_forgotten_and_no_others() {
+        tracked();
+        forget_connections_to("127.0.0.2".parse().unwrap());
+        assert_eq!((count(&to("127.0.0.2", 9)), count(&ALL)), (0, 2));
+    }
+
+    #[test]
+    fn a_kernel_without_filters_does_the_same() {
+        tracked();
+        let socket = Socket::open(netlink::NETFILTER).unwrap();
+        forget_one_by_one(&socket, &to("127.0.0.1", 9)).unwrap();
+        assert_eq!((count(&to("127.0.0.1", 9)), count(&ALL)), (0, 2));
+        // An incomplete tuple without a filter, as such a kernel understands the short way: refused,
+        // and above all not taken for "everything".
+        let mut request = ALL.message(CT_DELETE);
+        request.nested(CTA_TUPLE_ORIG, |tuple| {
+            tuple.nested(CTA_TUPLE_IP, |ip| ip.attribute(CTA_IP_V4_SRC + 1, &[127, 0, 0, 1]));
+        });
+        assert!(socket.acknowledged(request).is_err());
+        assert_eq!(count(&ALL), 2);
     }
 }

@@ -38,7 +38,8 @@ pub fn sockets(ipv6: bool, protocol: u8, port: u16) -> io::Result<Vec<Bound>> {
     // No cookie.
     body.extend_from_slice(&[0xff; 8]);
     let mut found = Vec::new();
-    Socket::open(netlink::SOCK_DIAG)?.dump(Request::new(BY_FAMILY, &body), |item| found.extend(parse(ipv6, port, item)))?;
+    Socket::open(netlink::SOCK_DIAG)?
+        .dump(Request::new(BY_FAMILY, &body), |item| found.extend(parse(ipv6, port, item)))?;
     Ok(found)
 }
 

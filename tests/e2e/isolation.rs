@@ -117,7 +117,7 @@ fn exec_privileged_has_all_capabilities() {
 fn namespaces_are_private_by_default() {
     let s = Sandbox::new();
     for kind in ["pid", "mnt", "uts", "ipc", "net"] {
-        let host = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        let host = std::fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap();
         let inside = s.script(&[], &format!("readlink /proc/self/ns/{kind}"));
         assert_ne!(inside, host.to_str().unwrap(), "{kind}");
     }
@@ -127,7 +127,7 @@ fn namespaces_are_private_by_default() {
 fn namespaces_shared_with_the_host() {
     let s = Sandbox::new();
     for (flag, kind) in [("--pid", "pid"), ("--uts", "uts"), ("--ipc", "ipc"), ("--network", "net")] {
-        let host = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        let host = std::fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap();
         assert_eq!(
             s.script(&[flag, "host"], &format!("readlink /proc/self/ns/{kind}")),
             host.to_str().unwrap(),

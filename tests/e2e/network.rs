@@ -23,7 +23,11 @@ fn the_default_network_is_made_when_it_is_needed() {
     let device = ip(&["-o", "addr", "show", "dev", "mydocker0"]);
     assert!(device.contains(&format!("inet {gateway}/{prefix} ")), "{device}");
     let nat = rules(&["iptables", "-t", "nat", "-S"]);
-    assert!(nat.lines().any(|rule| rule.contains(&subnet) && rule.contains("! -o mydocker0") && rule.ends_with("MASQUERADE")), "{nat}");
+    assert!(
+        nat.lines()
+            .any(|rule| rule.contains(&subnet) && rule.contains("! -o mydocker0") && rule.ends_with("MASQUERADE")),
+        "{nat}"
+    );
 
     let IpAddr::V4(v4) = at else { panic!("{at}") };
     let [a, b, c, d] = v4.octets();
@@ -169,11 +173,31 @@ fn several_networks_at_once() {
 fn addresses_and_names_of_ones_choice() {
     ours_only!("the networks are made on the test's own host");
     let s = Sandbox::new();
-    s.ok(["network", "create", "--subnet", "10.93.0.0/24", "--subnet", "fd93::/64", "--ip-range", "10.93.0.128/25", "mine"]);
+    s.ok([
+        "network",
+        "create",
+        "--subnet",
+        "10.93.0.0/24",
+        "--subnet",
+        "fd93::/64",
+        "--ip-range",
+        "10.93.0.128/25",
+        "mine",
+    ]);
     let (name, other) = (s.name("chosen"), s.name("other"));
     let flags = [
-        "--network", "mine", "--ip", "10.93.0.77", "--ip6", "fd93::77", "--mac-address", "92:d0:c6:0a:29:33",
-        "--network-alias", "db", "--network-alias", "cache",
+        "--network",
+        "mine",
+        "--ip",
+        "10.93.0.77",
+        "--ip6",
+        "fd93::77",
+        "--mac-address",
+        "92:d0:c6:0a:29:33",
+        "--network-alias",
+        "db",
+        "--network-alias",
+        "cache",
     ];
     s.idle(&name, &flags);
     let inet = addresses(&s, &name, "eth0");
@@ -207,6 +231,7 @@ fn the_largest_packet_is_the_networks() {
     let name = s.name("small");
     s.idle(&name, &["--network", "small"]);
     assert_eq!(s.ok(["exec", &name, "cat", "/sys/class/net/eth0/mtu"]), "1400");
-    let output = s.inside(&name).command(&["/bin/busybox", "ping", "-c", "1", "-s", "1372", &s.gateway("small", 0).to_string()]);
+    let output =
+        s.inside(&name).command(&["/bin/busybox", "ping", "-c", "1", "-s", "1372", &s.gateway("small", 0).to_string()]);
     output.code(0);
 }

@@ -171,7 +171,10 @@ fn what_is_shown_of_connections() {
     assert_eq!(on("{{.NetworkSettings.Networks.shown.Gateway}}"), "10.85.0.1");
     assert_eq!(on("{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}"), "8080");
     assert_eq!(on("{{json (index .NetworkSettings.Ports \"99/tcp\")}}"), "null");
-    assert_eq!(on("{{json .HostConfig.PortBindings}}"), r#"{"53/udp":[{"HostIp":"127.0.0.1","HostPort":"5353"}],"80/tcp":[{"HostIp":"","HostPort":"8080"}]}"#);
+    assert_eq!(
+        on("{{json .HostConfig.PortBindings}}"),
+        r#"{"53/udp":[{"HostIp":"127.0.0.1","HostPort":"5353"}],"80/tcp":[{"HostIp":"","HostPort":"8080"}]}"#
+    );
     let ports = s.ok(["ps", "--format", "{{.Ports}}|{{.Networks}}"]);
     assert_eq!(ports, "99/tcp, 127.0.0.1:5353->53/udp, 0.0.0.0:8080->80/tcp|shown");
     assert_eq!(s.ok(["ps", "-q", "--filter", "network=shown"]), id[..12]);
@@ -181,9 +184,15 @@ fn what_is_shown_of_connections() {
 
     let of = |template: &str| s.ok(["network", "inspect", "--format", template, "shown"]);
     assert_eq!(of("{{(index .IPAM.Config 0).Subnet}} {{.Driver}} {{.Labels.a}}"), "10.85.0.0/24 bridge b");
-    assert_eq!(of("{{range .Containers}}{{.Name}} {{.IPv4Address}} {{.MacAddress}}{{end}}"), format!("{name} 10.85.0.2/24 02:42:0a:55:00:02"));
+    assert_eq!(
+        of("{{range .Containers}}{{.Name}} {{.IPv4Address}} {{.MacAddress}}{{end}}"),
+        format!("{name} 10.85.0.2/24 02:42:0a:55:00:02")
+    );
     assert_eq!(of("{{range $id, $on := .Containers}}{{$id}}{{end}}"), id);
-    assert_eq!(s.ok(["network", "ls", "--filter", "label=a=b", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"]), "shown bridge local");
+    assert_eq!(
+        s.ok(["network", "ls", "--filter", "label=a=b", "--format", "{{.Name}} {{.Driver}} {{.Scope}}"]),
+        "shown bridge local"
+    );
     s.ok(["stop", "-t", "1", &name]);
     assert_eq!(of("{{len .Containers}}"), "0");
     assert_eq!(on("{{json .NetworkSettings.Ports}} {{.NetworkSettings.Networks.shown.IPAddress}}"), "{} ");

@@ -191,8 +191,8 @@ fn ipvlan_works_or_says_what_is_missing() {
         m.reaches("the neighbour to a", &n.namespace, (at, 80), "a", n.address);
         m.check();
     } else {
-        let output = s.fails(125, ["run", "-d", "--name", &name, "--network", "wire", "busybox", "sleep", "1000"]);
-        assert!(output.err().contains("ipvlan") && output.err().contains(&n.device), "{}", output.err());
+        s.fails(125, ["run", "-d", "--name", &name, "--network", "wire", "busybox", "sleep", "1000"])
+            .says("this kernel has no ipvlan devices");
         assert_eq!(s.field(&name, "{{.State.Status}}"), "created");
         s.ok(["rm", &name]);
         s.ok(["network", "rm", "wire"]);

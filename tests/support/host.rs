@@ -139,8 +139,7 @@ impl Neighbour {
         let v4 = |last: u8| IpAddr::from(Ipv4Addr::new(203, 0, 113, 16 * number + last));
         let v6 = |last: u16| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, last));
         let device = format!("lan{number}");
-        let neighbour =
-            Neighbour { namespace, device, host: v4(1), host6: v6(1), address: v4(2), address6: v6(2) };
+        let neighbour = Neighbour { namespace, device, host: v4(1), host6: v6(1), address: v4(2), address6: v6(2) };
         let device = neighbour.device.as_str();
         ip(&["link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", &neighbour.namespace.path()]);
         let equip = |device: &str, v4: IpAddr, v6: IpAddr| {

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mydocker::layout::Layout;
+use mydocker::net::records::Records;
+
 use super::processes;
 
 /// Mounts of this namespace whose line mentions `text`.
@@ -83,6 +86,14 @@ pub fn rules(ids: &[String]) -> Vec<String> {
     found
 }
 
+/// Addresses that containers have not given back.
+pub fn addresses(root: &Path) -> Vec<String> {
+    let records = Records::open(&Layout::new(Some(root.to_path_buf())));
+    let networks = records.list().map(|listing| listing.networks).unwrap_or_default();
+    let leases = networks.iter().flat_map(|network| records.leases(network).unwrap());
+    leases.map(|(address, owner)| format!("address: {address} of {owner}")).collect()
+}
+
 /// What containers that are gone have left below their data root.
 pub fn files(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
@@ -98,11 +109,6 @@ pub fn files(root: &Path) -> Vec<String> {
     look("overlay2", |name| name == "layers");
     look("trash", |_| false);
     look("run", |name| !name.ends_with(".sock"));
-    for network in names(&root.join("network/ipam")) {
-        look(&format!("network/ipam/{network}/leases"), |_| false);
-        look(&format!("network/names/{network}"), |name| name == "@");
-        look(&format!("network/names/{network}/@"), |_| false);
-    }
     // Anonymous volumes go with their container; named ones stay.
     look("volumes", |name| name.len() != 64);
     found

@@ -252,6 +252,7 @@ impl Sandbox {
         ids.dedup();
         let mut left = leftovers::mounts(&base);
         left.extend(leftovers::files(&self.root()));
+        left.extend(leftovers::addresses(&self.root()));
         left.extend(leftovers::devices());
         left.extend(leftovers::rules(&ids));
         for cgroup in leftovers::cgroups() {

@@ -14,10 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::container::handle::Locked;
 use crate::container::status::Status;
-use crate::container::{
-    ContainerId, FORMAT_VERSION, ImageSource, LogOptions, Namespaces, Process, ProcessRef, RestartPolicy, Security,
-    State, Streams,
-};
+use crate::container::{ContainerId, LogOptions, ProcessRef, State};
 use crate::sys::process;
 
 /// Long enough that only a hang exceeds it.

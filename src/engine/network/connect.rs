@@ -4,10 +4,11 @@ use std::os::fd::AsFd;
 
 use anyhow::Result;
 
-use super::plug::{self, set_routes};
+use super::plug::{self, default_routes};
 use super::view::driver_name;
 use crate::container::handle::{self, Locked};
-use crate::container::{Attachment, NetworkMode};
+use crate::container::{Attachment, ContainerId, NetworkMode};
+use crate::engine::events::Kind;
 use crate::engine::request::ConnectRequest;
 use crate::engine::wire::Request;
 use crate::engine::{Engine, files};
@@ -53,15 +54,15 @@ impl Engine {
         let mut inside = attach::open(namespace.as_fd())?;
         let records = self.networks();
         let lock = records.lock()?;
-        let bridge = self.raise(&lock, &network)?;
+        let bridge = self.raise(&lock, &network, &mut Vec::new())?;
         let interface = inside.free_interface()?;
         let endpoint = self.claim_one(&lock, &container.config, &network, &attachment, interface)?;
         drop(lock);
         // On record before it is made: whoever finds the container dead gives it back.
         container.state.endpoints.push(endpoint.clone());
         let made = container.save_state().and_then(|()| container.save_config()).and_then(|()| {
-            attach::connect(&mut Links::open()?, &mut inside, &network, bridge, &endpoint)?;
-            set_routes(&mut inside, &container.config, &container.state.endpoints)?;
+            let routes = default_routes(&container.config, &container.state.endpoints);
+            attach::connect(&mut Links::open()?, &mut inside, &network, bridge, &endpoint, &routes)?;
             files::refresh(self.layout(), &container.config, &container.state.endpoints)
         });
         if let Err(error) = made {
@@ -74,7 +75,7 @@ impl Engine {
             return Err(error);
         }
         self.tell_networks_changed(&container);
-        self.note_connection(&network, &container, "connect");
+        self.note_connections(&id, &[endpoint], "connect");
         Ok(())
     }
 
@@ -86,9 +87,8 @@ impl Engine {
             Ok(id) => id,
             Err(error) => return if force { Ok(()) } else { Err(error) },
         };
-        let mut container = self
-            .lock_settled(&id)?
-            .ok_or_else(|| Failure::not_found(format!("No such container: {container}")))?;
+        let mut container =
+            self.lock_settled(&id)?.ok_or_else(|| Failure::not_found(format!("No such container: {container}")))?;
         let wished = container.config.networking.attachments.iter().position(|wish| wish.network == network.name);
         let had = container.state.endpoints.iter().position(|endpoint| endpoint.network_id == network.id);
         if wished.is_none() && had.is_none() {
@@ -111,13 +111,13 @@ impl Engine {
                 let namespace = plug::namespace_of(init.pid)?;
                 let mut inside = attach::open(namespace.as_fd())?;
                 inside.disconnect(&endpoint.interface)?;
-                set_routes(&mut inside, &container.config, &container.state.endpoints)?;
+                inside.route(&default_routes(&container.config, &container.state.endpoints))?;
             }
             container.save_state()?;
             files::refresh(self.layout(), &container.config, &container.state.endpoints)?;
             self.tell_networks_changed(&container);
+            self.note_connections(&id, &[endpoint], "disconnect");
         }
-        self.note_connection(&network, &container, "disconnect");
         Ok(())
     }
 
@@ -142,7 +142,6 @@ impl Engine {
                     Some(port)
                 })
                 .collect();
-            attach::republished(&mut Links::open()?, &network, endpoint)?;
             return self.firewall().publish(id.as_str(), &network, &endpoint.published);
         }
         Ok(())
@@ -171,40 +170,6 @@ impl Engine {
         }
     }
 
-    /// Lets a container that has a new name be found by it, and no more by the old one.
-    pub(in crate::engine) fn rename_on_networks(&self, container: &mut Locked) -> Result<()> {
-        if container.state.endpoints.is_empty() {
-            return Ok(());
-        }
-        let owner = container.id().as_str().to_owned();
-        let records = self.networks();
-        let lock = records.lock()?;
-        let mut gone = Vec::new();
-        for endpoint in &mut container.state.endpoints {
-            let attachments = &container.config.networking.attachments;
-            let wish = attachments.iter().find(|wish| wish.network == endpoint.network).cloned().unwrap_or_default();
-            let names = plug::names(&container.config, &wish);
-            let old = std::mem::replace(&mut endpoint.names, names);
-            let is_old = |name: &String| !endpoint.names.iter().any(|new| new.eq_ignore_ascii_case(name));
-            let old: Vec<String> = old.into_iter().filter(is_old).collect();
-            endpoint.names.extend(old.iter().cloned());
-            gone.push(old);
-        }
-        // On record with both before anything is changed: whoever is killed on the way leaves no name
-        // that is not given back with the rest.
-        container.save_state()?;
-        for (endpoint, old) in container.state.endpoints.iter_mut().zip(&gone) {
-            endpoint.names.truncate(endpoint.names.len() - old.len());
-            let Some(network) = records.by_name(&endpoint.network)? else { continue };
-            if network.id == endpoint.network_id {
-                let addresses: Vec<_> = endpoint.addresses.iter().map(ipnetwork::IpNetwork::ip).collect();
-                lock.names(&network).register(&owner, &endpoint.names, &addresses)?;
-                lock.names(&network).unregister(&owner, old, &[])?;
-            }
-        }
-        container.save_state()
-    }
-
     fn tell_networks_changed(&self, container: &Locked) {
         // A shim that is gone serves nobody; the record is true.
         if let Ok(shim) = Channel::connect(&self.layout().socket(container.id())) {
@@ -212,13 +177,18 @@ impl Engine {
         }
     }
 
-    fn note_connection(&self, network: &Network, container: &Locked, action: &str) {
-        let attributes = [
-            ("container", container.id().as_str().to_owned()),
-            ("name", network.name.clone()),
-            ("type", driver_name(network.driver).to_owned()),
-        ];
-        self.note_object(crate::engine::events::Kind::Network, &network.id, action, &attributes);
+    /// Tells that a container was connected to a network, or disconnected from it.
+    pub(in crate::engine) fn note_connections(&self, id: &ContainerId, endpoints: &[Endpoint], action: &str) {
+        for endpoint in endpoints {
+            let network = self.networks().by_name(&endpoint.network).ok().flatten();
+            let driver = network.map_or("bridge", |network| driver_name(network.driver));
+            let attributes = [
+                ("container", id.as_str().to_owned()),
+                ("name", endpoint.network.clone()),
+                ("type", driver.to_owned()),
+            ];
+            self.note_object(Kind::Network, &endpoint.network_id, action, &attributes);
+        }
     }
 }
 
@@ -233,4 +203,3 @@ fn not_on_networks(container: &Locked) -> anyhow::Error {
         .with_hint("make it anew with --network NAME")
         .into()
 }
-

@@ -86,7 +86,7 @@ impl Engine {
             options,
         };
         lock.save(&network)?;
-        if let Err(error) = self.prepare_network(&lock, &network) {
+        if let Err(error) = self.prepare_network(&lock, &network, &mut warnings) {
             let _ = self.take_network_away(&lock, &network);
             return Err(error);
         }
@@ -95,20 +95,17 @@ impl Engine {
         Ok(NetworkCreated { id: network.id, warnings })
     }
 
-    fn prepare_network(&self, lock: &Locked, network: &Network) -> Result<()> {
-        if network.driver == Driver::Bridge {
-            return self.raise(lock, network).map(drop);
+    fn prepare_network(&self, lock: &Locked, network: &Network, warnings: &mut Vec<String>) -> Result<()> {
+        lock.ipam(network).prepare()?;
+        if network.driver != Driver::Bridge
+            && network.option(option::PARENT).is_some()
+            && Links::index_of(&network.device)?.is_none()
+        {
+            return Err(Failure::not_found(format!("the parent device {} does not exist", network.device))
+                .with_hint("see the host's devices: ip link")
+                .into());
         }
-        let mut links = Links::open()?;
-        if Links::index_of(&network.device)?.is_none() {
-            if network.option(option::PARENT).is_some() {
-                return Err(Failure::not_found(format!("the parent device {} does not exist", network.device))
-                    .with_hint("see the host's devices: ip link")
-                    .into());
-            }
-            bridge::make_parent(&mut links, network)?;
-        }
-        Ok(())
+        self.raise(lock, network, warnings).map(drop)
     }
 
     /// Takes a network away: what is in the kernel first, the record last.
@@ -287,7 +284,10 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
     for (key, value) in options {
         match key.as_str() {
             option::ICC | option::MASQUERADE => {
-                if !matches!(value.as_str(), "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False") {
+                if !matches!(
+                    value.as_str(),
+                    "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False"
+                ) {
                     bad(key, value, "it is true or false")?;
                 }
             }

@@ -16,16 +16,17 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
+use crate::container::handle as record;
 use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
 use crate::engine::Engine;
 use crate::error::Failure;
-use crate::net::attach::{self, Inside};
+use crate::net::attach::{self, DefaultRoutes};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
-use crate::net::records::{Locked, Records};
-use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
 use crate::net::ports::{self, Wanted};
 use crate::net::records::random_id;
+use crate::net::records::{Locked, Records};
+use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
 use crate::sys::random;
 
 /// What a container has claimed and holds.
@@ -35,6 +36,8 @@ pub struct Claim {
     pub endpoints: Vec<Endpoint>,
     /// Sockets that keep host ports from others.
     pub held: Vec<OwnedFd>,
+    /// Things the user should know; not errors.
+    pub warnings: Vec<String>,
     /// The network of each endpoint, and its bridge.
     networks: Vec<(Network, Option<u32>)>,
 }
@@ -75,7 +78,7 @@ impl Engine {
         let lock = records.lock()?;
         for (number, attachment) in attachments.iter().enumerate() {
             let network = self.usable_network(&lock, &attachment.network)?;
-            let index = self.raise(&lock, &network)?;
+            let index = self.raise(&lock, &network, &mut claim.warnings)?;
             let endpoint = self.claim_one(&lock, config, &network, attachment, format!("eth{number}"))?;
             claim.endpoints.push(endpoint);
             claim.networks.push((network, index));
@@ -95,15 +98,23 @@ impl Engine {
         }
     }
 
-    /// Makes a network's device real when it is not; the number of its bridge.
-    pub(in crate::engine) fn raise(&self, _lock: &Locked, network: &Network) -> Result<Option<u32>> {
+    /// Makes a network's device real when it is not, as after a reboot; the number of its bridge.
+    pub(in crate::engine) fn raise(
+        &self,
+        _lock: &Locked,
+        network: &Network,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<u32>> {
         if network.driver != Driver::Bridge {
+            if network.option(option::PARENT).is_none() && Links::index_of(&network.device)?.is_none() {
+                bridge::make_parent(&mut Links::open()?, network, &self.firewall())?;
+            }
             return Ok(None);
         }
         if let Some(index) = bridge::find(network)? {
             return Ok(Some(index));
         }
-        bridge::make(&mut Links::open()?, network, &self.firewall()).map(Some)
+        bridge::make(&mut Links::open()?, network, &self.firewall(), warnings).map(Some)
     }
 
     /// One connection, claimed: addresses and names.
@@ -143,7 +154,8 @@ impl Engine {
             return Err(error);
         }
         let first = endpoint.addresses.first().map(IpNetwork::ip);
-        endpoint.mac = attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
+        endpoint.mac =
+            attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
         if network.driver == Driver::Bridge {
             endpoint.host_interface = Some(host_interface()?);
         }
@@ -287,14 +299,14 @@ impl Engine {
         let (mut inside, sockets) =
             attach::prepare(namespace, ipv6, || dns::Sockets::open().context("open the resolver's sockets"))?;
         let mut host = Links::open()?;
+        let routes = default_routes(config, &claim.endpoints);
         for (endpoint, (network, bridge)) in claim.endpoints.iter().zip(&claim.networks) {
-            attach::connect(&mut host, &mut inside, network, *bridge, endpoint)
+            attach::connect(&mut host, &mut inside, network, *bridge, endpoint, &routes)
                 .with_context(|| format!("connect to network {}", network.name))?;
             if !endpoint.published.is_empty() {
                 self.firewall().publish(config.id.as_str(), network, &endpoint.published)?;
             }
         }
-        set_routes(&mut inside, config, &claim.endpoints)?;
         sockets
     }
 
@@ -326,6 +338,27 @@ impl Engine {
         }
     }
 
+    /// Lets a container that runs be found by the name that it has now, and no longer by another.
+    pub(in crate::engine) fn renew_names(&self, container: &mut record::Locked) -> Result<()> {
+        if container.state.endpoints.is_empty() {
+            return Ok(());
+        }
+        let owner = container.id().as_str().to_owned();
+        let records = self.networks();
+        let lock = records.lock()?;
+        for endpoint in &mut container.state.endpoints {
+            let Some(network) = records.by_name(&endpoint.network)? else { continue };
+            let attachments = &container.config.networking.attachments;
+            let Some(attachment) = attachments.iter().find(|wish| wish.network == endpoint.network) else { continue };
+            let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+            lock.names(&network).unregister(&owner, &endpoint.names, &addresses)?;
+            endpoint.names = names(&container.config, attachment);
+            lock.names(&network).register(&owner, &endpoint.names, &addresses)?;
+        }
+        drop(lock);
+        container.save_state()
+    }
+
     /// Gives names and addresses of one connection back.
     pub(in crate::engine) fn release_claim(&self, lock: &Locked, owner: &str, endpoint: &Endpoint) {
         let Ok(Some(network)) = self.networks().by_name(&endpoint.network) else { return };
@@ -346,7 +379,7 @@ impl Engine {
             return Ok(());
         }
         let owner = config.id.as_str();
-        if !port_mappings(config).is_empty() {
+        if !port_mappings(config).is_empty() && self.firewall().is_available() {
             self.firewall().unpublish_owner(owner)?;
         }
         self.forget_owner(owner)
@@ -364,18 +397,17 @@ impl Engine {
     }
 }
 
-/// Sets the default routes of a container's namespace.
-pub(super) fn set_routes(inside: &mut Inside<'_>, config: &Config, endpoints: &[Endpoint]) -> Result<()> {
+/// The default routes of a container with these connections.
+pub(super) fn default_routes(config: &Config, endpoints: &[Endpoint]) -> DefaultRoutes {
     let priority = |endpoint: &Endpoint| {
         let attachments = &config.networking.attachments;
         attachments.iter().find(|wish| wish.network == endpoint.network).map_or(0, |wish| wish.gateway_priority)
     };
-    let routes = attach::default_routes(endpoints.iter().map(|endpoint| (endpoint, priority(endpoint))));
-    inside.route(&routes)
+    attach::default_routes(endpoints.iter().map(|endpoint| (endpoint, priority(endpoint))))
 }
 
 /// The names of a container on a network; the first is the one that its address leads back to.
-pub(super) fn names(config: &Config, attachment: &Attachment) -> Vec<String> {
+fn names(config: &Config, attachment: &Attachment) -> Vec<String> {
     let mut names = vec![config.name.clone(), config.id.short().to_owned()];
     names.extend(attachment.aliases.iter().cloned());
     if config.namespaces.uts == NamespaceMode::Private {
@@ -414,9 +446,12 @@ fn publishing(claim: &Claim) -> Option<usize> {
 
 fn no_family(mapping: &PortMapping) -> anyhow::Error {
     let address = mapping.host_ip.map(|address| address.to_string()).unwrap_or_default();
-    Failure::usage(format!("cannot publish port {}/{} on {address}: the container has no such address family", mapping.port, mapping.protocol))
-        .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
-        .into()
+    Failure::usage(format!(
+        "cannot publish port {}/{} on {address}: the container has no such address family",
+        mapping.port, mapping.protocol
+    ))
+    .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
+    .into()
 }
 
 fn unspecified(address: IpAddr) -> IpAddr {

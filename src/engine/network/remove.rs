@@ -17,9 +17,7 @@ impl Engine {
 
     fn remove_network(&self, reference: &str) -> Result<String> {
         if is_builtin_name(reference) {
-            return Err(
-                Failure::conflict(format!("{reference} is a pre-defined network and cannot be removed")).into()
-            );
+            return Err(Failure::conflict(format!("{reference} is a pre-defined network and cannot be removed")).into());
         }
         let records = self.networks();
         let found = records.find(reference)?;

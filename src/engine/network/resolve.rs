@@ -103,7 +103,10 @@ fn check_alone(mode: &NetworkMode, request: &CreateRequest) -> Result<()> {
         return conflict("cannot attach both user-defined and non-user-defined network-modes");
     }
     let own = |attachment: &Attachment| {
-        !attachment.aliases.is_empty() || attachment.ip.is_some() || attachment.ip6.is_some() || attachment.mac.is_some()
+        !attachment.aliases.is_empty()
+            || attachment.ip.is_some()
+            || attachment.ip6.is_some()
+            || attachment.mac.is_some()
     };
     if networking.attachments.iter().any(own) {
         return conflict("addresses and aliases need a network of the container's own");

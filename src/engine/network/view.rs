@@ -6,10 +6,8 @@ mod filter;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -18,8 +16,8 @@ use crate::container::handle;
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::layout::Layout;
+use crate::net::records::{Listing, Records};
 use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, Network, Subnet};
-use crate::store;
 
 pub use filter::NetworkFilter;
 
@@ -261,32 +259,10 @@ fn connection_view(on: &ContainerOnNetwork) -> ConnectionView {
     }
 }
 
-/// Every record, and what could not be read.
-fn recorded(layout: &Layout) -> Result<(Vec<Network>, Vec<anyhow::Error>)> {
-    let directory = layout.root().join("network/networks");
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
-        Err(error) => return Err(error).with_context(|| format!("list {}", directory.display())),
-    };
-    let (mut networks, mut problems) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let path = entry.with_context(|| format!("list {}", directory.display()))?.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        match store::read_json::<Network>(&path) {
-            Ok(network) => networks.extend(network),
-            Err(error) => problems.push(error),
-        }
-    }
-    Ok((networks, problems))
-}
-
 /// All networks by name, those that were always there included.
 fn all(layout: &Layout) -> Result<NetworkListing> {
-    let (records, problems) = recorded(layout)?;
-    let mut networks: Vec<NetworkSummary> = records.iter().map(NetworkSummary::of).collect();
+    let Listing { networks, problems } = Records::open(layout).list()?;
+    let mut networks: Vec<NetworkSummary> = networks.iter().map(NetworkSummary::of).collect();
     for (name, driver) in BUILTIN {
         if !networks.iter().any(|network| network.name == name) {
             networks.push(NetworkSummary::builtin(name, driver));

@@ -223,7 +223,7 @@ impl Engine {
     }
 
     /// Another process is about to write the record: it holds the lock, or has not come to take it.
-    pub(super) fn is_being_made(&self, id: &ContainerId) -> bool {
+    pub(in crate::engine) fn is_being_made(&self, id: &ContainerId) -> bool {
         let directory = self.layout.container(id);
         match File::open(directory.join("lock")) {
             Ok(lock) => matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)),

@@ -34,7 +34,7 @@ pub(super) fn names(record: &Record) -> Vec<String> {
         return vec![mode(&record.config)];
     }
     let mut names: Vec<String> = Vec::new();
-    let asked = attachments(&record.config).into_iter().map(|attachment| attachment.network);
+    let asked = attachments(&record.config).iter().map(|attachment| attachment.network.clone());
     // One that was connected meanwhile has an endpoint first.
     for name in asked.chain(endpoints(record).iter().map(|endpoint| endpoint.network.clone())) {
         if !names.contains(&name) {
@@ -44,14 +44,11 @@ pub(super) fn names(record: &Record) -> Vec<String> {
     names
 }
 
-/// What was asked for; nothing means the default network.
-fn attachments(config: &Config) -> Vec<Attachment> {
-    if config.namespaces.network != NetworkMode::Networks {
-        return Vec::new();
-    }
-    match config.networking.attachments.as_slice() {
-        [] => vec![Attachment { network: DEFAULT_NETWORK.to_owned(), ..Attachment::default() }],
-        attachments => attachments.to_vec(),
+/// What was asked for; nothing when it has been disconnected from all.
+fn attachments(config: &Config) -> &[Attachment] {
+    match config.namespaces.network {
+        NetworkMode::Networks => &config.networking.attachments,
+        _ => &[],
     }
 }
 
@@ -60,7 +57,7 @@ pub(super) fn mode(config: &Config) -> String {
     match &config.namespaces.network {
         NetworkMode::Networks => {
             let first = config.networking.attachments.first().map(|attachment| attachment.network.clone());
-            first.unwrap_or_else(|| DEFAULT_NETWORK.to_owned())
+            first.unwrap_or_else(|| "none".to_owned())
         }
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Host => "host".to_owned(),

@@ -23,6 +23,11 @@ fn config(name: &str, second: i64) -> Config {
         id: ContainerId::random().unwrap(),
         name: name.to_owned(),
         created: jiff::Timestamp::from_second(1_700_000_000 + second).unwrap(),
+        image: ImageSource {
+            name: "busybox".into(),
+            id: "sha256:abcdef".into(),
+            layers: vec!["sha256:11".into(), "sha256:22".into()],
+        },
         process: Process {
             entrypoint: vec!["/entry".into()],
             command: vec!["top".into(), "-b".into()],

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::network::{self, RunNetwork};
 use super::Steps;
+use super::network::{self, RunNetwork};
 use crate::cgroup::systemd::{self, Scope};
 use crate::cgroup::{Cgroups, Group, limits};
 use crate::container::handle::Locked;
@@ -16,6 +16,7 @@ use crate::container::{Config, ProcessRef};
 use crate::engine::Engine;
 use crate::engine::logs::LogWriter;
 use crate::engine::lower::{self, Lowered};
+use crate::engine::network::plug;
 use crate::engine::network::resolve::is_networked;
 use crate::engine::{pipes::Pipes, resources};
 use crate::error::Failure;
@@ -126,14 +127,14 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
     // The pid is on disk before init is let go: whatever happens next, the record names it.
     let pid = prepared.pid();
     steps.time("record starting", || record_starting(container, pid)).map_err(at("record starting"))?;
+    // Opened while init is sure to be there.
+    let namespace = launch.await_network.then(|| plug::namespace_of(pid)).transpose();
+    let namespace = namespace.map_err(at("open the network namespace"))?;
     let mut released = prepared.release(&plan).map_err(at("hand over the plan"))?;
     // While init mounts the container's root. It waits at the gate before it goes on to the command.
-    let network = match network::connect(engine, container, pid, steps) {
+    let network = match namespace.map(|namespace| network::connect(engine, container, namespace, steps)).transpose() {
         Ok(network) => network,
-        Err(error) => {
-            released.abandon();
-            return Err(at("connect to networks")(error));
-        }
+        Err(error) => return Err(released.give_up().unwrap_or_else(|| at("connect to networks")(error))),
     };
     released.open_gate();
     let mut init_steps = Vec::new();

@@ -55,7 +55,7 @@ pub struct Orders {
 pub fn run(engine: &Engine, mut orders: Orders) -> ! {
     detach(&orders);
     process::set_title(&format!("mydocker: shim {}", orders.container.config.name));
-    let mut steps = Steps { timed: orders.timed, list: Vec::new() };
+    let mut steps = Steps { timed: orders.timed, ..Steps::default() };
     let mut listener = None;
     let start = Start { container: &mut orders.container, size: orders.size, listener: &mut listener };
     match birth::start(engine, start, &mut steps) {
@@ -66,6 +66,7 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
             // After the word to the caller, who waits for it: a live process that is recorded as
             // starting is a running one (`status::effective`). If the disk is full it stays so.
             let _ = orders.container.transition(Status::Running);
+            engine.note_connections(&orders.container.config.id, &orders.container.state.endpoints, "connect");
             runs::supervise(engine, orders, listener, running);
         }
         Err(failure) => {
@@ -97,10 +98,14 @@ fn detach(orders: &Orders) {
     rustix::process::umask(Mode::from_raw_mode(0o022));
 }
 
-/// The timed steps of a start, the shim's and init's.
+/// What a start has to tell besides its outcome.
+#[derive(Default)]
 struct Steps {
     timed: bool,
+    /// The timed steps, the shim's and init's.
     list: Vec<(String, StepTime)>,
+    /// Things the user should know; not errors.
+    warnings: Vec<String>,
 }
 
 impl Steps {
@@ -116,6 +121,9 @@ impl Steps {
     }
 
     fn tell(&mut self, caller: &Channel) {
+        for warning in self.warnings.drain(..) {
+            let _ = caller.send(&Notice::Warning(warning), &[]);
+        }
         if self.timed {
             // One a frame: paths can be long, and frames are bounded.
             for step in std::mem::take(&mut self.list) {

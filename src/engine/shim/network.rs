@@ -11,8 +11,7 @@ use rustix::event::PollFlags;
 use super::Steps;
 use crate::container::handle::Locked;
 use crate::container::{Config, Endpoint, Link};
-use crate::engine::network::plug::{self, Claim};
-use crate::engine::network::resolve::is_networked;
+use crate::engine::network::plug::Claim;
 use crate::engine::{Engine, files};
 use crate::net::dns::{self, Resolver, Servers, Settings, Upstream};
 use crate::net::names;
@@ -51,14 +50,10 @@ impl dns::Zone for Neighbours {
 pub(super) fn connect(
     engine: &Engine,
     container: &mut Locked,
-    pid: i32,
+    namespace: OwnedFd,
     steps: &mut Steps,
-) -> Result<Option<RunNetwork>> {
-    if !is_networked(&container.config) {
-        return Ok(None);
-    }
+) -> Result<RunNetwork> {
     let config = container.config.clone();
-    let namespace = plug::namespace_of(pid)?;
     let claim = steps.time("claim addresses", || engine.claim(&config))?;
     // On record before it is made: whoever finds the container dead gives it back.
     container.state.endpoints = claim.endpoints.clone();
@@ -69,12 +64,13 @@ pub(super) fn connect(
         Ok(sockets)
     })?;
     let internal = claim.is_internal();
-    let Claim { endpoints, held, .. } = claim;
-    Ok(Some(RunNetwork {
+    let Claim { endpoints, held, warnings, .. } = claim;
+    steps.warnings.extend(warnings);
+    Ok(RunNetwork {
         _held: held,
         resolver: Resolver::new(sockets, settings(&config, !internal)),
         neighbours: Neighbours::new(engine, &config, &endpoints),
-    }))
+    })
 }
 
 fn settings(config: &Config, forwarding: bool) -> Settings {

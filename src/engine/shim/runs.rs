@@ -80,7 +80,8 @@ impl Shim<'_> {
         let code = match streams {
             Some(mut streams) => {
                 streams.clients.extend(lent.map(|lent| Client::new(0, lent)));
-                self.run = Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()), network });
+                self.run =
+                    Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()), network });
                 process::trim_memory();
                 self.until_end()
             }
@@ -118,6 +119,7 @@ impl Shim<'_> {
                 let endpoints = std::mem::take(&mut container.state.endpoints);
                 // What could not be given back is found by the next that needs it.
                 let _ = self.engine.release(&self.id, &endpoints);
+                self.engine.note_connections(&self.id, &endpoints, "disconnect");
                 self.record_end(&mut container, code, lasted)
             }
             // Gone already: somebody removed it by force.
@@ -152,10 +154,11 @@ impl Shim<'_> {
             return Next::Leave;
         }
         let start = Start { container: &mut container, size: self.size, listener: &mut self.listener };
-        match birth::start(self.engine, start, &mut Steps { timed: false, list: Vec::new() }) {
+        match birth::start(self.engine, start, &mut Steps::default()) {
             Ok(running) => {
                 let _ = container.transition(Status::Running);
                 self.engine.note(&container.config, Action::Start);
+                self.engine.note_connections(&self.id, &container.state.endpoints, "connect");
                 self.live(container, running, None)
             }
             Err(failure) => {

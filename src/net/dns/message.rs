@@ -3,10 +3,13 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::ProtoError;
+use hickory_proto::op::{
+    Edns, EmitAndCount, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts,
+};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder};
 
 use super::sockets::MAX_DATAGRAM;
 
@@ -76,7 +79,10 @@ pub(super) fn read(bytes: &[u8]) -> Arrival {
     let mut question = Question { query, metadata, edns: None, end: decoder.index() };
     // A query holds nothing else, so that EDNS comes first: the root's name, then its type. Other records (signatures)
     // are not our business.
-    if counts.answers == 0 && counts.authorities == 0 && counts.additionals > 0 && bytes[question.end..].starts_with(&OPT)
+    if counts.answers == 0
+        && counts.authorities == 0
+        && counts.additionals > 0
+        && bytes[question.end..].starts_with(&OPT)
     {
         match Record::<RData>::read(&mut decoder) {
             Ok(record) => question.edns = Some(Edns::from(&record)),
@@ -145,25 +151,31 @@ impl Question {
         }
     }
 
-    /// An answer with these addresses, as many of them as `limit` allows, and [`MAX_ADDRESSES`] at most. (Some clients use what is in a truncated
+    /// An answer with these addresses, as many of them as `limit` allows. (Some clients use what is in a truncated
     /// answer and never ask again by TCP, so that it should hold something.)
-    pub(super) fn addresses(&self, addresses: impl Iterator<Item = IpAddr>, limit: usize) -> Vec<u8> {
-        let mut message = self.reply(ResponseCode::NoError);
+    pub(super) fn addresses(&self, addresses: &[IpAddr], limit: usize) -> Vec<u8> {
         let mut room = limit.saturating_sub(self.overhead());
-        for address in addresses.take(MAX_ADDRESSES) {
-            let (data, length) = match address {
-                IpAddr::V4(address) => (RData::A(A(address)), 4),
-                IpAddr::V6(address) => (RData::AAAA(AAAA(address)), 16),
-            };
-            let length = RECORD + length;
-            if length > room {
-                message.metadata.truncation = true;
-                break;
-            }
-            room -= length;
-            message.add_answer(Record::from_rdata(self.query.name().clone(), TIME_TO_LIVE, data));
-        }
-        encode(&message)
+        let fits = |address: &&IpAddr| {
+            let length = RECORD + if address.is_ipv4() { 4 } else { 16 };
+            let fits = length <= room;
+            room = room.saturating_sub(length);
+            fits
+        };
+        let count = addresses.iter().take_while(fits).count();
+        let mut reply = self.reply(ResponseCode::NoError);
+        reply.metadata.truncation = count < addresses.len();
+        let mut bytes = Vec::with_capacity(limit.min(self.overhead() + addresses.len() * (RECORD + 16)));
+        let written = emit_message_parts(
+            &reply.metadata,
+            &mut reply.queries.iter(),
+            &mut Addresses(&addresses[..count]),
+            &mut std::iter::empty::<&Record>(),
+            &mut std::iter::empty::<&Record>(),
+            reply.edns.as_ref(),
+            None,
+            &mut BinEncoder::new(&mut bytes),
+        );
+        if written.is_ok() { bytes } else { Vec::new() }
     }
 
     /// An answer that an address has this name. `None` when it cannot be written as one.
@@ -171,7 +183,7 @@ impl Question {
         let mut name = Name::from_ascii(name).ok()?;
         name.set_fqdn(true);
         let mut message = self.reply(ResponseCode::NoError);
-        if self.overhead() + RECORD + name.len() + 1 <= limit {
+        if self.overhead() + RECORD + name.len() < limit {
             let data = RData::PTR(PTR(name));
             message.add_answer(Record::from_rdata(self.query.name().clone(), TIME_TO_LIVE, data));
         } else {
@@ -212,12 +224,33 @@ impl Question {
     }
 }
 
-/// Addresses in one answer; those of a name that has more take turns. hickory shortens the names of the first 256
-/// records only.
-const MAX_ADDRESSES: usize = 250;
-
 /// Bytes of a record without its data: a pointer to the question's name, type, class, TTL, length.
 const RECORD: usize = 12;
+
+/// Address records of the name in the question. hickory's own writing of records gives up shortening names after a
+/// hundred of them.
+struct Addresses<'a>(&'a [IpAddr]);
+
+impl EmitAndCount for Addresses<'_> {
+    fn emit(&mut self, encoder: &mut BinEncoder<'_>) -> Result<usize, ProtoError> {
+        for address in self.0 {
+            let (kind, data) = match *address {
+                IpAddr::V4(address) => (RecordType::A, RData::A(A(address))),
+                IpAddr::V6(address) => (RecordType::AAAA, RData::AAAA(AAAA(address))),
+            };
+            encoder.emit_u16(QUESTION_NAME)?;
+            kind.emit(encoder)?;
+            DNSClass::IN.emit(encoder)?;
+            encoder.emit_u32(TIME_TO_LIVE)?;
+            encoder.emit_u16(if address.is_ipv4() { 4 } else { 16 })?;
+            data.emit(encoder)?;
+        }
+        Ok(self.0.len())
+    }
+}
+
+/// A pointer to the name in the question (RFC 1035, 4.1.4), which follows the header.
+const QUESTION_NAME: u16 = 0xc000 | HEADER as u16;
 
 /// An answer without question or records.
 fn empty(asked: &Metadata, code: ResponseCode) -> Message {
@@ -250,7 +283,9 @@ pub(super) enum Verdict {
 
 /// Judges `answer`, which has come from the server that `query` was sent to (its question ends at `end`).
 pub(super) fn judge(query: &[u8], end: usize, answer: &[u8]) -> Verdict {
-    let (Some(header), Some(question)) = (answer.get(..HEADER), query.get(HEADER..end)) else { return Verdict::Foreign };
+    let (Some(header), Some(question)) = (answer.get(..HEADER), query.get(HEADER..end)) else {
+        return Verdict::Foreign;
+    };
     let (is_answer, operation, code) = (header[2] & 0x80 != 0, header[2] >> 3 & 0xf, header[3] & 0xf);
     if header[..2] != query[..2] || !is_answer || operation != 0 {
         return Verdict::Foreign;
@@ -271,7 +306,13 @@ pub(super) fn judge(query: &[u8], end: usize, answer: &[u8]) -> Verdict {
             }
         }
         // Some servers leave the question out when they fail.
-        [0, 0] if code != 0 => if failed { Verdict::Failure } else { Verdict::Answer },
+        [0, 0] if code != 0 => {
+            if failed {
+                Verdict::Failure
+            } else {
+                Verdict::Answer
+            }
+        }
         _ => Verdict::Foreign,
     }
 }

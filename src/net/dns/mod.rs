@@ -261,7 +261,7 @@ impl Resolver {
             let first = self.rotate(&(&name, families.ipv4, families.ipv6)) % addresses.len();
             addresses.rotate_left(first);
         }
-        Some(question.addresses(addresses.into_iter(), limit))
+        Some(question.addresses(&addresses, limit))
     }
 
     /// How often the same was asked before, modulo 256.

@@ -48,11 +48,7 @@ const PASS: i32 = 1;
 ///
 /// # Errors
 /// The kernel is too old, this process may not, or the verifier refuses the program.
-pub(super) fn steer(
-    namespace: BorrowedFd<'_>,
-    tcp: BorrowedFd<'_>,
-    udp: BorrowedFd<'_>,
-) -> Result<OwnedFd, LoadError> {
+pub(super) fn steer(namespace: BorrowedFd<'_>, tcp: BorrowedFd<'_>, udp: BorrowedFd<'_>) -> Result<OwnedFd, LoadError> {
     let plain = |source: io::Error| LoadError { source, log: String::new() };
     let map = bpf::socket_map(2).map_err(plain)?;
     bpf::set_socket(map.as_fd(), TCP, tcp).map_err(plain)?;

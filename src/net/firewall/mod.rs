@@ -102,11 +102,22 @@ impl Firewall {
         Firewall { tag: tag.to_owned() }
     }
 
+    /// The word that its rules are marked with.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// There is a program to write rules with.
+    pub fn is_available(&self) -> bool {
+        program::candidates(Family::V4).is_ok()
+    }
+
     /// Makes a network's rules, and the chains that all share, where they are missing. Nothing to do
     /// for anything but a bridge.
     ///
     /// Where forwarding was off before this network, packets between the host's other devices must
-    /// stay where they are: for the families in `begun` the policy of FORWARD becomes DROP, as with Docker.
+    /// stay where they are: for the families in `begun` the policy of FORWARD becomes DROP, as with
+    /// Docker. Forwarding is best turned on after this, so that the host is an open router at no time.
     pub fn add_network(&self, network: &Network, begun: Forwarding) -> Result<()> {
         if network.driver != Driver::Bridge {
             return Ok(());

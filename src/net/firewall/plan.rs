@@ -45,9 +45,7 @@ impl Sweep {
         match self {
             Sweep::Nothing => false,
             Sweep::Of { chain: Some(only), .. } => chain == only,
-            Sweep::Of { id, .. } => {
-                chain == rules::network_chain(id) || chain.starts_with(&format!("MYDOCKER-{id}-"))
-            }
+            Sweep::Of { id, .. } => chain == rules::network_chain(id) || chain.starts_with(&format!("MYDOCKER-{id}-")),
             Sweep::Orphans { .. } => true,
         }
     }
@@ -141,12 +139,7 @@ pub(super) fn plan(want: &Ruleset, saved: &Saved, sweep: &Sweep, ipv6: bool) -> 
 }
 
 /// Adds the lines that take away what the sweep names; one item for each rule or chain.
-fn swept<'a>(
-    want: &Ruleset,
-    saved: &'a Saved,
-    sweep: &Sweep,
-    tables: &mut BTreeMap<&'a str, Lines>,
-) -> Vec<Subject> {
+fn swept<'a>(want: &Ruleset, saved: &'a Saved, sweep: &Sweep, tables: &mut BTreeMap<&'a str, Lines>) -> Vec<Subject> {
     let mut found = Vec::new();
     if *sweep == Sweep::Nothing {
         return found;
@@ -156,9 +149,11 @@ fn swept<'a>(
         entries.any(|entry| entry.table == table && entry.chain == chain && matches!(entry.want, Want::Exactly(_)))
     };
     let wanted_rule = |table: &str, chain: &str, rule: &Rule| {
-        want.entries.iter().filter(|entry| entry.table == table && entry.chain == chain).any(|entry| match &entry.want {
-            Want::Holds(text) => Rule::parse(text).form == rule.form,
-            _ => false,
+        want.entries.iter().filter(|entry| entry.table == table && entry.chain == chain).any(|entry| {
+            match &entry.want {
+                Want::Holds(text) => Rule::parse(text).form == rule.form,
+                _ => false,
+            }
         })
     };
     for ((table, chain), here) in &saved.chains {
@@ -167,12 +162,11 @@ fn swept<'a>(
         }
         let goes = |rule: &Rule| sweep.takes_rule(chain, rule) && !wanted_rule(table, chain, rule);
         let lines = tables.entry(table).or_default();
+        let stays = |from: &str, rule: &Rule| !sweep.takes_rule(from, rule) || wanted_rule(table, from, rule);
         let referred = || {
             let others = saved.chains.iter().filter(|((other, _), _)| other == table);
-            others.flat_map(|((_, from), rules)| rules.iter().map(move |rule| (from, rule))).any(|(from, rule)| {
-                rule.target.as_deref() == Some(chain)
-                    && !(sweep.takes_rule(from, rule) && !wanted_rule(table, from, rule))
-            })
+            let mut all = others.flat_map(|((_, from), rules)| rules.iter().map(move |rule| (from, rule)));
+            all.any(|(from, rule)| rule.target.as_deref() == Some(chain) && stays(from, rule))
         };
         let all = !here.is_empty() && here.iter().all(goes);
         let empty = here.is_empty() && sweep.takes_empty(chain);

@@ -40,7 +40,8 @@ pub(super) struct Backend {
 
 /// The back ends that our rules may be in, the one to try first in front: nearly always one.
 pub(super) fn candidates(family: Family) -> Result<Vec<Backend>> {
-    let mut places: Vec<PathBuf> = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+    let mut places: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
     places.extend(PLACES.iter().map(PathBuf::from));
     let (name, loaded) = match family {
         Family::V4 => ("iptables", "/proc/thread-self/net/ip_tables_names"),
@@ -70,9 +71,11 @@ pub(super) fn choose(places: &[PathBuf], name: &str, legacy_loaded: bool) -> Res
 }
 
 fn find(places: &[PathBuf], name: &str) -> Option<PathBuf> {
-    places.iter().filter(|place| place.is_absolute()).map(|place| place.join(name)).find(|path| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
+    places
+        .iter()
+        .filter(|place| place.is_absolute())
+        .map(|place| place.join(name))
+        .find(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
 }
 
 impl Backend {

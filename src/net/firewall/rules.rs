@@ -5,6 +5,7 @@
 //!         FORWARD                      → MYDOCKER-USER        the user's: made once, never touched again
 //!                                      → MYDOCKER-FORWARD     → MYDOCKER-INTERNAL  nothing leaves these
 //!                                                             → MYDOCKER           -o bridge → its chain
+//!                                                               -o docker+         left to Docker
 //!                                                             → MYDOCKER-OUT       -i bridge, accepted
 //!         MYDOCKER-NET-<network>       what may go into that bridge; ends with DROP
 //! nat     PREROUTING, OUTPUT  to LOCAL → MYDOCKER             → MYDOCKER-<owner>-<network>: DNAT
@@ -127,7 +128,8 @@ pub(super) fn owner_chain(owner: &str, network_id: &str) -> String {
 /// A chain made for one network or owner, not one of the fixed ones.
 pub(super) fn is_private(chain: &str) -> bool {
     let Some(rest) = chain.strip_prefix("MYDOCKER-") else { return false };
-    rest.starts_with("NET-") || rest.split_once('-').is_some_and(|(owner, network)| owner.len() == 12 && network.len() == 6)
+    rest.starts_with("NET-")
+        || rest.split_once('-').is_some_and(|(owner, network)| owner.len() == 12 && network.len() == 6)
 }
 
 /// The chains and jumps that all networks of all data roots share. They stay when the last network
@@ -139,8 +141,10 @@ pub(super) fn base(family: Family) -> Ruleset {
     for chain in ["MYDOCKER-USER", "MYDOCKER-INTERNAL", DISPATCH, "MYDOCKER-OUT", "MYDOCKER-INPUT"] {
         rules.add(&subject, "filter", chain, Want::Exists);
     }
-    let jumps = ["MYDOCKER-INTERNAL", DISPATCH, "MYDOCKER-OUT"].map(|chain| format!("{mark} -j {chain}"));
-    rules.add(&subject, "filter", "MYDOCKER-FORWARD", Want::Exactly(jumps.to_vec()));
+    let mut jumps = ["MYDOCKER-INTERNAL", DISPATCH, "MYDOCKER-OUT"].map(|chain| format!("{mark} -j {chain}")).to_vec();
+    // Who may enter Docker's own bridges is for Docker's rules to say, which come after ours.
+    jumps.insert(2, format!("-o docker+ {mark} -j RETURN"));
+    rules.add(&subject, "filter", "MYDOCKER-FORWARD", Want::Exactly(jumps));
     let jumps = ["MYDOCKER-USER", "MYDOCKER-FORWARD"].map(|chain| format!("{mark} -j {chain}"));
     rules.add(&subject, "filter", "FORWARD", Want::Leads(jumps.to_vec()));
     // What the host sends to itself arrives on lo, whatever address it is for.
@@ -153,9 +157,11 @@ pub(super) fn base(family: Family) -> Ruleset {
     // A packet to 127.0.0.1 that comes in from a wire must not be translated, because routing,
     // which would refuse it, sees the new destination only (the raw table drops it as well). The
     // host's own packets to 127.0.0.1 are translated in OUTPUT.
-    // The IPv6 loopback is left out: the kernel finds no way back for the answers (routing insists
-    // that ::1 is on the device the packet came in by), so a connection would hang where it is now
-    // refused, and clients that try ::1 first go on to 127.0.0.1.
+    // The IPv6 loopback is left out, so that [::1] is refused at once and clients that try it first go
+    // on to 127.0.0.1. There is no route_localnet for it: an answer's destination is translated back to
+    // ::1, which routing looks for on the bridge only (rt6_need_strict). A route `local ::1 dev <bridge>`
+    // cures that, but with br_netfilter the translation happens in the bridge, before ip6_rcv_core throws
+    // away whatever comes from a wire for ::1, and connections would hang.
     let (incoming, outgoing) = match family {
         Family::V4 => ("! -d 127.0.0.0/8 ", ""),
         Family::V6 => ("", "! -d ::1/128 "),

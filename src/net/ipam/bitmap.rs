@@ -13,7 +13,7 @@
 //! read of the header, which tells the blocks that are full, and one or two of a block: the same
 //! for an empty /30 and a nearly full /8.
 //!
-//! The file is a guess that is right nearly always: the truth are the leases (see the parent).
+//! The file is a guess that is right nearly always: the truth are the owners (see the parent).
 //! Whatever is damaged here costs time, never an address that is given twice.
 
 use std::fs::{File, OpenOptions};
@@ -77,6 +77,11 @@ impl Window {
         places.sort_unstable();
         places.dedup();
         places
+    }
+
+    /// Its size.
+    pub(super) fn count(&self) -> u32 {
+        self.count
     }
 
     fn blocks(&self) -> u32 {

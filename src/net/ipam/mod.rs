@@ -1,29 +1,33 @@
 //! Which addresses of a network are taken, and by whom.
 //!
 //! ```text
-//! <ipam>/<network id>/leases/<address>     a symbolic link whose text is the owner: the truth
+//! <ipam>/<network id>/<subnet>.owners      the owner of each address: the truth (see `owners`)
 //! <ipam>/<network id>/<subnet>.bitmap      where to look for a free one: an index (see `bitmap`)
+//! <ipam>/<network id>/leases/<address>     the same truth for addresses outside of the range, or
+//!                                          behind the first 2^24 of a subnet, which only a user
+//!                                          who asks for them gets: a link whose text is the owner
 //! ```
 //!
-//! symlink(2) claims an address: it fails when somebody has it. So no address is ever given twice,
-//! whatever the index says; readers need no lock, and an owner's name costs one readlink(2).
+//! An address is taken when it has an owner there, whatever the index says, and owners change under
+//! the lock only; so no address is ever given twice. Readers need no lock.
 //!
 //! # What kill -9 leaves
 //!
-//! - Taking makes the link, *then* sets the bit. In between: a lease without a bit. The next search
-//!   that comes by fails to make its link, sets the bit, and goes on.
-//! - Releasing clears the bit, *then* removes the link. In between: the same state, and the owner
-//!   still has the address; releasing again ends it.
+//! - Taking writes the owner, *then* sets the bit. In between: an owner without a bit. The next
+//!   search that comes by sees the owner, sets the bit, and goes on.
+//! - Releasing clears the bit, *then* the owner. In between: the same state, and the owner still has
+//!   the address; releasing again ends it.
 //!
-//! So the only half-done state is the harmless one. A bit without a lease, which would be an address
-//! that nobody gets, needs a power cut (nothing here is flushed) or a hand; it is found when a
-//! network seems full: the index is then made anew from the leases before anybody is turned away.
+//! So the only half-done state is the harmless one. A bit without an owner, which would be an
+//! address that nobody gets, needs a power cut (nothing here is flushed) or a hand; it is found when
+//! a network seems full: the index is then made anew from the owners before anybody is turned away.
 //! An index that is missing, cut short or of another format is made anew at once.
 //!
-//! A lease whose owner died between taking and recording it stays until [`Ipam::release_owner`] or
-//! [`Ipam::sweep`], which look at all of them.
+//! The address of an owner that died between taking and recording it stays taken until
+//! [`Ipam::release_owner`] or [`Ipam::sweep`], which look at all of them.
 
 mod bitmap;
+mod owners;
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -35,6 +39,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use self::bitmap::{Bitmap, Window};
+use self::owners::Owners;
+pub(super) use self::owners::checksum;
 use super::pools::is_host;
 use super::{Network, Subnet};
 use crate::error::Failure;
@@ -85,6 +91,7 @@ impl<'a> Ipam<'a> {
                 self.rebuild(subnet, 0)?
             }
         };
+        let owners = self.owners(subnet)?;
         loop {
             let place = match bitmap.next_free() {
                 Ok(Some(place)) if surprises < SURPRISES || rebuilt => place,
@@ -100,10 +107,11 @@ impl<'a> Ipam<'a> {
                 }
             };
             let address = window.address(place);
-            if !is_reserved(subnet, address) && self.claim(address, owner)? {
+            if !is_reserved(subnet, address) && owners.get(place).with_context(context)?.is_none() {
+                owners.set(place, owner).with_context(|| format!("take address {address}"))?;
                 if let Err(error) = bitmap.take(place) {
                     // Nobody will be told that the address is theirs.
-                    let _ = fs::remove_file(self.lease(address));
+                    let _ = owners.clear(place);
                     return Err(error).with_context(context);
                 }
                 return Ok(Some(address));
@@ -113,15 +121,30 @@ impl<'a> Ipam<'a> {
         }
     }
 
+    /// Makes the files of all subnets, so that no container's start waits for that.
+    pub fn prepare(&self) -> Result<()> {
+        for subnet in &self.network.subnets {
+            let path = self.index(subnet);
+            if Bitmap::open(&path, Window::of(subnet)).with_context(|| format!("open {}", path.display()))?.is_none() {
+                self.rebuild(subnet, 0)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives `address` back if `owner` has it; harmless when repeated.
     pub fn release(&self, address: IpAddr, owner: &str) -> Result<()> {
         if self.holder(address)?.as_deref() != Some(owner) {
             return Ok(());
         }
-        if let Some(subnet) = self.network.subnets.iter().find(|subnet| subnet.subnet.contains(address)) {
-            self.forget(subnet, address);
+        let context = || format!("release address {address}");
+        match self.place(address) {
+            Some((subnet, place)) => {
+                self.forget(subnet, place);
+                self.owners(subnet)?.clear(place).with_context(context)
+            }
+            None => remove(&self.lease(address)).with_context(context),
         }
-        remove(&self.lease(address)).with_context(|| format!("release address {address}"))
     }
 
     /// Gives back whatever `owner` has and says what that was. Looks at every lease.
@@ -138,7 +161,9 @@ impl<'a> Ipam<'a> {
         leases.sort_by(|(a, one), (b, other)| (one, a).cmp(&(other, b)));
         let mut gone = Vec::new();
         for same_owner in leases.chunk_by(|(_, one), (_, other)| one == other) {
-            if !alive(&same_owner[0].1) {
+            // A damaged record names nobody, who is not alive.
+            let owner = &same_owner[0].1;
+            if owner.is_empty() || !alive(owner) {
                 gone.extend_from_slice(same_owner);
             }
         }
@@ -150,12 +175,20 @@ impl<'a> Ipam<'a> {
 
     /// Every address that is taken with its owner, in order of the addresses.
     pub fn leases(&self) -> Result<Vec<(IpAddr, String)>> {
-        leases(&self.directory)
+        leases(&self.directory, self.network)
     }
 
     /// Who has `address`.
     pub fn holder(&self, address: IpAddr) -> Result<Option<String>> {
-        read_owner(&self.lease(address)).with_context(|| format!("read lease of {address}"))
+        let holder = match self.place(address) {
+            Some((subnet, place)) => match Owners::open_for_reading(&table(&self.directory, subnet)) {
+                Ok(Some(owners)) => owners.get(place),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            },
+            None => read_owner(&self.lease(address)),
+        };
+        holder.with_context(|| format!("read the owner of {address}"))
     }
 
     fn take(&self, subnet: &Subnet, owner: &str, address: IpAddr) -> Result<()> {
@@ -169,49 +202,40 @@ impl<'a> Ipam<'a> {
             let reason = reservation(subnet, address);
             return Err(Failure::conflict(format!("Address already in use: {address} is {reason}")).into());
         }
-        if !self.claim(address, owner)? {
-            return match self.holder(address)? {
-                Some(holder) if holder == owner => Ok(()),
-                holder => {
-                    let holder = holder.unwrap_or_default();
-                    let short = holder.get(..12).unwrap_or(&holder);
-                    Err(Failure::conflict(format!("Address already in use: {address} belongs to {short}"))
-                        .with_hint(format!("leave the choice to the network, or free it: mydocker rm {short}"))
-                        .into())
-                }
-            };
+        match self.holder(address)? {
+            Some(holder) if holder == owner => return Ok(()),
+            Some(holder) => {
+                let short = holder.get(..12).unwrap_or(&holder);
+                return Err(Failure::conflict(format!("Address already in use: {address} belongs to {short}"))
+                    .with_hint(format!("leave the choice to the network, or free it: mydocker rm {short}"))
+                    .into());
+            }
+            None => {}
         }
+        let context = || format!("take address {address}");
+        let Some((subnet, place)) = self.place(address) else {
+            make_directory(&self.directory.join("leases"))?;
+            return symlink(owner, self.lease(address)).with_context(context);
+        };
+        self.owners(subnet)?.set(place, owner).with_context(context)?;
         // A bit that is not set is found out by the next search that comes by.
-        if let Some(place) = Window::of(subnet).number(address)
-            && let Ok(Some(mut bitmap)) = Bitmap::open(&self.index(subnet), Window::of(subnet))
-        {
+        if let Ok(Some(mut bitmap)) = Bitmap::open(&self.index(subnet), Window::of(subnet)) {
             let _ = bitmap.mark(place);
         }
         Ok(())
     }
 
-    /// Makes the lease; `false` when there is one.
-    fn claim(&self, address: IpAddr, owner: &str) -> Result<bool> {
-        let link = self.lease(address);
-        let mut made = symlink(owner, &link);
-        if made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-            make_directory(&self.directory.join("leases"))?;
-            made = symlink(owner, &link);
-        }
-        match made {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("claim address {address}")),
-        }
+    /// The subnet of an address and its place there; `None` when it lies outside of what is counted.
+    fn place(&self, address: IpAddr) -> Option<(&Subnet, u32)> {
+        let subnet = self.network.subnets.iter().find(|subnet| subnet.subnet.contains(address))?;
+        Some((subnet, Window::of(subnet).number(address)?))
     }
 
-    /// Clears the bit of an address whose lease is about to go. An index that cannot be written is
+    /// Clears the bit of an address whose owner is about to go. An index that cannot be written is
     /// removed, so that the next search makes it anew.
-    fn forget(&self, subnet: &Subnet, address: IpAddr) {
-        let window = Window::of(subnet);
-        let Some(place) = window.number(address).filter(|_| !is_reserved(subnet, address)) else { return };
+    fn forget(&self, subnet: &Subnet, place: u32) {
         let path = self.index(subnet);
-        let cleared = match Bitmap::open(&path, window) {
+        let cleared = match Bitmap::open(&path, Window::of(subnet)) {
             Ok(Some(mut bitmap)) => bitmap.clear(place),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
@@ -221,11 +245,22 @@ impl<'a> Ipam<'a> {
         }
     }
 
+    /// The table of owners, made when missing.
+    fn owners(&self, subnet: &Subnet) -> Result<Owners> {
+        let path = table(&self.directory, subnet);
+        let mut opened = Owners::open(&path);
+        if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            make_directory(&self.directory)?;
+            opened = Owners::open(&path);
+        }
+        opened.with_context(|| format!("open {}", path.display()))
+    }
+
     fn rebuild(&self, subnet: &Subnet, cursor: u32) -> Result<Bitmap> {
-        make_directory(&self.directory)?;
-        let window = Window::of(subnet);
+        let owners = self.owners(subnet)?;
         let mut taken = Vec::new();
-        for_each_lease(&self.directory, |address, _| taken.extend(window.number(address)))?;
+        let count = Window::of(subnet).count();
+        owners.each(count, |place, _| taken.push(place)).context("read owners of addresses")?;
         let path = self.index(subnet);
         Bitmap::build(&path, subnet, &taken, cursor).with_context(|| format!("write {}", path.display()))
     }
@@ -245,18 +280,35 @@ impl<'a> Ipam<'a> {
     }
 
     fn index(&self, subnet: &Subnet) -> PathBuf {
-        self.directory.join(format!("{}_{}.bitmap", subnet.subnet.network(), subnet.subnet.prefix()))
+        self.directory.join(format!("{}.bitmap", file_name(subnet)))
     }
 }
 
-/// The leases of a network's directory, in order of the addresses; needs no lock.
-pub(super) fn leases(directory: &Path) -> Result<Vec<(IpAddr, String)>> {
-    let mut found = Vec::new();
-    for_each_lease(directory, |address, link| found.push((address, link)))?;
-    let mut leases = Vec::with_capacity(found.len());
-    for (address, link) in found {
+fn table(directory: &Path, subnet: &Subnet) -> PathBuf {
+    directory.join(format!("{}.owners", file_name(subnet)))
+}
+
+fn file_name(subnet: &Subnet) -> String {
+    format!("{}_{}", subnet.subnet.network(), subnet.subnet.prefix())
+}
+
+/// Every address of a network that is taken with its owner, in order of the addresses; needs no lock.
+pub(super) fn leases(directory: &Path, network: &Network) -> Result<Vec<(IpAddr, String)>> {
+    let mut leases = Vec::new();
+    for subnet in &network.subnets {
+        let path = table(directory, subnet);
+        let context = || format!("read {}", path.display());
+        let window = Window::of(subnet);
+        if let Some(owners) = Owners::open_for_reading(&path).with_context(context)? {
+            let see = |place, owner| leases.push((window.address(place), owner));
+            owners.each(window.count(), see).with_context(context)?;
+        }
+    }
+    let mut links = Vec::new();
+    for_each_lease(directory, |address, link| links.push((address, link)))?;
+    for (address, link) in links {
         // One that was released meanwhile is none.
-        if let Some(owner) = read_owner(&link).with_context(|| format!("read lease of {address}"))? {
+        if let Some(owner) = read_owner(&link).with_context(|| format!("read the owner of {address}"))? {
             leases.push((address, owner));
         }
     }
@@ -307,10 +359,10 @@ fn reservation(subnet: &Subnet, address: IpAddr) -> String {
     }
 }
 
-/// An owner becomes a link's text here and a file name in `names`.
+/// An owner becomes a record or a link's text.
 pub(super) fn check_owner(owner: &str) -> Result<()> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
-    if owner.bytes().all(good) && !owner.starts_with('.') && (1..=128).contains(&owner.len()) {
+    if owner.bytes().all(good) && !owner.starts_with('.') && (1..=owners::LONGEST).contains(&owner.len()) {
         return Ok(());
     }
     Err(Failure::engine(format!("{owner:?} cannot own an address")).into())

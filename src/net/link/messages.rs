@@ -63,31 +63,27 @@ pub fn veth(pair: &VethPair<'_>) -> Request {
     create(format!("make device {}", pair.name), outside.build())
 }
 
-/// How a port of a bridge passes frames on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Port {
-    /// It reaches the bridge itself and no other isolated port.
-    pub isolated: bool,
-    /// Frames may go back where they came from.
-    pub hairpin: bool,
+/// Makes a pair of devices on the host. What is sent to `name` ends at `other`.
+pub fn cable(name: &str, other: &str, mac: MacAddress) -> Request {
+    create(format!("make device {name}"), LinkVeth::new(name, other).address(mac.0.to_vec()).build())
 }
 
-/// Makes a device a port of a bridge, and sets it up. It needs no IPv6 address of its own: a port
-/// only passes frames on.
+/// Makes a device a port of a bridge, and sets it up. It needs no IPv6 address of its own: a port only
+/// passes frames on.
 pub fn port(name: &str, bridge: u32) -> Request {
     let link = LinkUnspec::new_with_name(name).append_extra_attribute(no_link_local()).controller(bridge).up();
     Request::new(format!("make {name} a port of the bridge"), RouteNetlinkMessage::SetLink(link.build()), 0)
 }
 
-/// Says how a device that is a port of a bridge passes frames on. A message of its own, and one to
-/// make a device, which it changes since that exists: what a port is to do is ignored in a message
-/// that only sets (`do_setlink`), and before it is a port (`rtnl_changelink`).
-pub fn port_ways(name: &str, port: Port) -> Request {
-    let data = vec![InfoBridgePort::Isolated(port.isolated), InfoBridgePort::HairpinMode(port.hairpin)];
+/// How a port of a bridge passes frames on. Back to where they came from, too: with br_netfilter loaded
+/// that is the way from a container to its own published port. An isolated port reaches the bridge itself
+/// and no other isolated port.
+pub fn port_flags(name: &str, isolated: bool) -> Request {
+    let flags = vec![InfoBridgePort::HairpinMode(true), InfoBridgePort::Isolated(isolated)];
     let link = LinkUnspec::new_with_name(name)
         .set_port_kind(InfoPortKind::Bridge)
-        .set_port_data(InfoPortData::BridgePort(data));
-    Request::new(format!("set up the port {name} of the bridge"), RouteNetlinkMessage::NewLink(link.build()), 0)
+        .set_port_data(InfoPortData::BridgePort(flags));
+    Request::new(format!("set the flags of port {name}"), RouteNetlinkMessage::NewLink(link.build()), 0)
 }
 
 fn no_link_local() -> LinkAttribute {

@@ -21,7 +21,7 @@ fn a_bridge_with_a_container_in_one_round_each() {
     let gateway6: IpNetwork = "fd00::1/64".parse().unwrap();
     host.carry_out(vec![address(index, gateway), address(index, gateway6), up(index)]).unwrap();
     let pair = VethPair { name: "veth1", peer: "eth0", namespace: inside.as_fd(), mac: MAC, mtu: Some(1400) };
-    host.carry_out(vec![veth(&pair), port("veth1", index, true)]).unwrap();
+    host.carry_out(vec![veth(&pair), port("veth1", index), port_flags("veth1", true)]).unwrap();
 
     let mut container = crate::sys::network::inside(inside.as_fd(), Links::open).unwrap().unwrap();
     let eth0 = container.device("eth0").unwrap().unwrap();
@@ -43,6 +43,9 @@ fn a_bridge_with_a_container_in_one_round_each() {
     assert_eq!((device.alias.as_str(), device.kind.as_str()), ("mydocker test", "bridge"));
     let veth1 = host.device("veth1").unwrap().unwrap();
     assert_eq!(veth1.controller, Some(index));
+    let flags = std::process::Command::new("bridge").args(["-d", "link", "show", "dev", "veth1"]).output().unwrap();
+    let flags = String::from_utf8(flags.stdout).unwrap();
+    assert!(flags.contains("hairpin on") && flags.contains("isolated on"), "{flags}");
     // A port has no address of its own, of whatever kind.
     assert!(!host.addresses().unwrap().iter().any(|(_, device)| *device == veth1.index));
     let routes = host.routes().unwrap();

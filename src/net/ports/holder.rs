@@ -58,6 +58,7 @@ fn owner(inodes: &[u64]) -> Option<Holder> {
 fn has_open(pid: i32, names: &[String]) -> bool {
     let Ok(files) = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")) else { return false };
     files.flatten().any(|file| {
-        fs::read_link(file.path()).is_ok_and(|target| names.iter().any(|name| target.as_os_str().as_bytes() == name.as_bytes()))
+        fs::read_link(file.path())
+            .is_ok_and(|target| names.iter().any(|name| target.as_os_str().as_bytes() == name.as_bytes()))
     })
 }

@@ -71,7 +71,8 @@ pub fn hold(wanted: &Wanted, ours: Ours<'_>) -> Result<Held> {
                 }
             }
             let text = format!("all ports of {first}-{last}/{} are taken", wanted.protocol);
-            let failure = Failure::conflict(format!("Bind for {}:{first}-{last} failed: {text}", bracketed(addresses[0])));
+            let failure =
+                Failure::conflict(format!("Bind for {}:{first}-{last} failed: {text}", bracketed(addresses[0])));
             Err(failure.with_hint("choose a larger range, or let the kernel choose: -p CONTAINER_PORT").into())
         }
         None => any(wanted, &addresses, ours),

@@ -15,7 +15,7 @@ fn add(engine: &Engine, network: &Network) {
     let directory = engine.layout().root().join("network/networks");
     fs::create_dir_all(&directory).unwrap();
     let path = directory.join(format!("{}.json", network.name));
-    store::write_json(&path, network, store::Durability::ProcessCrash).unwrap();
+    crate::store::write_json(&path, network, crate::store::Durability::ProcessCrash).unwrap();
 }
 
 fn network(name: &str, digit: char) -> Network {

@@ -237,6 +237,7 @@ impl Server {
             let tcp = TcpListener::bind((address, 0)).unwrap();
             let udp = UdpSocket::bind(tcp.local_addr().unwrap()).unwrap();
             bound.send(tcp.local_addr().unwrap()).unwrap();
+            let mut silent = Vec::new();
             let mut set = [PollFd::new(&udp, PollFlags::IN), PollFd::new(&tcp, PollFlags::IN)];
             loop {
                 rustix::event::poll(&mut set, None).unwrap();
@@ -261,8 +262,12 @@ impl Server {
                     if log.send(asked).is_err() {
                         return;
                     }
-                    for answer in answers {
-                        write_framed(&mut stream, &answer);
+                    for answer in &answers {
+                        write_framed(&mut stream, answer);
+                    }
+                    if answers.is_empty() {
+                        // Silence is not a closed connection.
+                        silent.push(stream);
                     }
                 }
             }

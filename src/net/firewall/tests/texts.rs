@@ -72,7 +72,8 @@ fn names_of_chains_fit() {
 #[test]
 fn a_rule_is_recognised_however_it_is_printed() {
     let form = |text: &str| Rule::parse(text).form;
-    let written = "-d 10.1.0.1/32 ! -i br0 -p tcp -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment \"a b\" -j X";
+    let written =
+        "-d 10.1.0.1/32 ! -i br0 -p tcp -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment \"a b\" -j X";
     for printed in [
         "-d 10.1.0.1 ! -i br0 -p tcp -m comment --comment \"a b\" -m conntrack --ctstate ESTABLISHED,RELATED -j X",
         "! -i br0 -d 10.1.0.1/32 -p tcp -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment a\\ b -j X",
@@ -91,7 +92,9 @@ fn a_rule_is_recognised_however_it_is_printed() {
 
 #[test]
 fn what_cannot_be_parsed_hurts_nobody() {
-    for text in ["", "*", ":", "-A", "-A X", "-A X \"", "-A X \\", "*nat\n-A X ! ! -j", "\u{0}\n*\u{1F980}\n-A \u{1F980} -j"] {
+    for text in
+        ["", "*", ":", "-A", "-A X", "-A X \"", "-A X \\", "*nat\n-A X ! ! -j", "\u{0}\n*\u{1F980}\n-A \u{1F980} -j"]
+    {
         let saved = Saved::parse(text);
         plan(&rules::base(Family::V4), &saved, &Sweep::Orphans { tag: "t".into(), known: BTreeSet::new() }, false);
     }
@@ -113,8 +116,13 @@ fn what_stands_is_not_written_again() {
     let n1 = network("n1", "0123456789abcdef", 1);
     let mut want = rules::base(Family::V4);
     want.append(rules::network(Family::V4, "t", &n1));
-    let saved = Saved::parse(&plan(&want, &Saved::default(), &Sweep::Nothing, false).script.replace("-I FORWARD 1", "-A FORWARD")
-        .replace("-I INPUT 1", "-A INPUT").replace("-I PREROUTING 1", "-A PREROUTING"));
+    let saved = Saved::parse(
+        &plan(&want, &Saved::default(), &Sweep::Nothing, false)
+            .script
+            .replace("-I FORWARD 1", "-A FORWARD")
+            .replace("-I INPUT 1", "-A INPUT")
+            .replace("-I PREROUTING 1", "-A PREROUTING"),
+    );
     // The script's order of insertions is the reverse of what then stands.
     let again = plan(&want, &saved, &Sweep::Nothing, false);
     assert!(again.problems.len() <= 1, "{:?}", again.problems);

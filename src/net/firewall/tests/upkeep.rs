@@ -10,7 +10,8 @@ use crate::net::{Network, Protocol};
 fn saved(place: &Place, iptables: &str) -> String {
     let all = [iptables.to_owned(), iptables.replace("ip", "ip6")].map(|p| place.output(&format!("{p}-save"), &[]));
     let lines = all.iter().flat_map(|text| text.lines()).filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.split(" [").next().unwrap()).fold(String::new(), |text, line| text + line + "\n")
+    let counters = |line| if str::starts_with(line, ':') { line.split(" [").next().unwrap() } else { line };
+    lines.map(counters).fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// The nft back end, and the legacy one with tables that are in use.
@@ -22,6 +23,14 @@ fn with_each(test: impl Fn(&World, &'static str)) {
         }
         test(&world, iptables);
     }
+}
+
+/// Rules and chains, without tables that are there because somebody looked at them.
+fn sorted(saved: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = saved.lines().filter(|line| line.starts_with(['-', ':'])).collect();
+    lines.retain(|line| !line.ends_with(" ACCEPT") || line.starts_with('-'));
+    lines.sort_unstable();
+    lines
 }
 
 fn publication(network: &Network, owner: &str, port: u16) -> Publication {
@@ -100,10 +109,7 @@ fn flushed_rules_come_back() {
             assert!(found.iter().any(|problem| problem.missing > 0 && !problem.ipv6), "{number}: {found:?}");
             assert!(found.iter().any(|problem| problem.missing > 0 && problem.ipv6), "{number}: {found:?}");
             assert_eq!(host.run(|| firewall.repair(&networks, &ports)).unwrap(), found);
-            let mut now: Vec<_> = saved(host, iptables).lines().map(str::to_owned).collect();
-            let mut then: Vec<_> = good.lines().map(str::to_owned).collect();
-            (now.sort(), then.sort());
-            assert_eq!(now, then, "{number}");
+            assert_eq!(sorted(&saved(host, iptables)), sorted(&good), "{number}");
             assert_eq!(host.run(|| firewall.check(&networks, &ports)).unwrap(), []);
         }
         // Publishing does it by itself, and taking away does not mind.
@@ -127,7 +133,11 @@ fn orphans_are_found_and_removed() {
             [&one, &two].into_iter().for_each(|ports| publish(&firewall, ports));
             let found = firewall.repair(std::slice::from_ref(&n1), std::slice::from_ref(&one)).unwrap();
             for gone in ["bb".repeat(6), "23".repeat(6)] {
-                assert_eq!(found.iter().filter(|p| p.subject == Subject::Gone(gone.clone()) && p.stray > 0).count(), 2, "{found:?}");
+                assert_eq!(
+                    found.iter().filter(|p| p.subject == Subject::Gone(gone.clone()) && p.stray > 0).count(),
+                    2,
+                    "{found:?}"
+                );
             }
             assert_eq!(found.len(), 4, "{found:?}");
             assert_eq!(firewall.check(std::slice::from_ref(&n1), std::slice::from_ref(&one)).unwrap(), []);
@@ -150,8 +160,11 @@ fn others_are_left_alone() {
             -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n";
         host.run(|| feed(&format!("{iptables}-restore"), &["--noflush"], foreign));
         let theirs = |text: String| -> String {
-            text.lines().filter(|line| !line.contains("mydocker")).filter(|line| !line.starts_with([':', '*']) || line.contains(" DROP"))
-                .filter(|line| *line != "COMMIT").fold(String::new(), |text, line| text + line + "\n")
+            text.lines()
+                .filter(|line| !line.contains("mydocker"))
+                .filter(|line| !line.starts_with([':', '*']) || line.contains(" DROP"))
+                .filter(|line| *line != "COMMIT")
+                .fold(String::new(), |text, line| text + line + "\n")
         };
         let before = theirs(saved(host, iptables));
         let (n1, n2) = (network("n1", "01", 1), network("n2", "23", 2));
@@ -190,7 +203,7 @@ fn the_policy_closes_when_forwarding_begins() {
         host.run(|| firewall.add_network(&network("n2", "23", 2), begun)).unwrap();
         let rules = host.output(iptables, &["-S", "FORWARD"]);
         assert!(rules.contains("-P FORWARD DROP") && rules.contains("203.0.113.1"), "{rules}");
-        assert!(saved(host, iptables).contains(":FORWARD ACCEPT"), "IPv6 is as it was");
+        assert!(host.output("ip6tables", &["-S", "FORWARD"]).contains("-P FORWARD ACCEPT"));
     }
 }
 

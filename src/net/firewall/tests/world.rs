@@ -64,9 +64,8 @@ impl Place {
 
     /// Serves TCP and UDP on a port of all addresses: whoever comes is told the address he comes from.
     pub fn serve(&self, port: u16) {
-        let (tcp, udp) = self.run(|| {
-            (TcpListener::bind(("::", port)).unwrap(), UdpSocket::bind(("::", port)).unwrap())
-        });
+        let (tcp, udp) =
+            self.run(|| (TcpListener::bind(("::", port)).unwrap(), UdpSocket::bind(("::", port)).unwrap()));
         thread::spawn(move || {
             for stream in tcp.incoming().flatten() {
                 let mut stream = stream;
@@ -96,7 +95,7 @@ impl Place {
                 socket.set_read_timeout(Some(patience)).unwrap();
                 let mut buffer = [0; 64];
                 socket.send_to(b"?", address).ok()?;
-                let (count, _) = socket.recv_from(&mut buffer).ok()?;
+                let count = receive(&socket, &mut buffer).ok()?;
                 text = String::from_utf8_lossy(&buffer[..count]).into_owned();
             }
             text.parse().ok()
@@ -110,6 +109,16 @@ impl Place {
             ping.args(["ping", "-c", "1", "-W", "1", &address.to_string()]);
             ping.stdin(Stdio::null()).output().unwrap().status.success()
         })
+    }
+}
+
+/// A call with a time limit is not begun again by the kernel after an interruption (signal(7)).
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.recv(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
@@ -167,11 +176,9 @@ impl World {
              addr add 192.0.2.1/24 dev eth0\naddr add 2001:db8::1/64 dev eth0 nodad\n",
             outside.path()
         ));
-        outside.ip(
-            "link set lo up\nlink set eth0 up\naddr add 192.0.2.2/24 dev eth0\n\
+        outside.ip("link set lo up\nlink set eth0 up\naddr add 192.0.2.2/24 dev eth0\n\
              addr add 2001:db8::2/64 dev eth0 nodad\nroute add 10.0.0.0/8 via 192.0.2.1\n\
-             route add fd00::/8 via 2001:db8::1\n",
-        );
+             route add fd00::/8 via 2001:db8::1\n");
         host.set("net/ipv4/ip_forward", "1");
         host.set("net/ipv6/conf/all/forwarding", "1");
         World { host, outside }
@@ -192,8 +199,11 @@ impl World {
         }
     }
 
-    /// A container with the subnets' address `host`, which serves the ports 80 and 81. `isolated`
-    /// ports of a bridge do not hear each other, as with icc=false.
+    /// A container with the subnets' address `number`, which serves the ports 80 and 81.
+    ///
+    /// `isolated` ports of a bridge do not hear each other, as with icc=false. A packet that is
+    /// translated back to the port it came from is only sent there with `hairpin`, when br_netfilter
+    /// is on (`br_nf_pre_routing_finish`: it is switched, not routed).
     pub fn container(&self, network: &Network, number: u8, isolated: bool) -> Place {
         let place = Place::new();
         let (device, port) = (&network.device, format!("v{}{number}", network.name));
@@ -201,9 +211,8 @@ impl World {
             "link add {port} type veth peer name eth0 netns {}\nlink set {port} master {device}\nlink set {port} up\n",
             place.path()
         ));
-        if isolated {
-            self.host.output("bridge", &["link", "set", "dev", &port, "isolated", "on"]);
-        }
+        let isolated = if isolated { "on" } else { "off" };
+        self.host.output("bridge", &["link", "set", "dev", &port, "hairpin", "on", "isolated", isolated]);
         let mut batch = "link set lo up\nlink set eth0 up\n".to_owned();
         for subnet in &network.subnets {
             let gateway = subnet.gateway.unwrap();
