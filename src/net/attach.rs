@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
-use super::link::{self, Links, Port, VethPair};
+use super::link::{self, Links, VethPair};
 use super::{Driver, Endpoint, Network, bridge, option};
 use crate::error::Failure;
 use crate::sys::network;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::support::host::{ip, rules};
 use super::support::Sandbox;
+use super::support::host::{ip, rules};
 use crate::ours_only;
 
 /// The lines of `ip -o addr` that are about a device.

@@ -61,7 +61,8 @@ fn subnets_keep_out_of_the_hosts_way() {
     assert_eq!(s.script(&[], "ip -o addr show dev eth0").split_whitespace().nth(3).map(|at| &at[..7]), Some("172.22."));
     // Those of one's choice are checked, and the other side is named.
     s.fails(1, ["network", "create", "--subnet", "172.20.5.0/24", "inner"])
-        .says("Pool overlaps with other one on this address space").says("network one");
+        .says("Pool overlaps with other one on this address space")
+        .says("network one");
     s.fails(1, ["network", "create", "--subnet", "172.16.0.0/12", "outer"]).says("overlaps with");
     s.fails(1, ["network", "create", "--subnet", "203.0.113.0/24", "hosts"]).says(&format!("of {}", n.device));
     let output = s.run(["network", "create", "--subnet", "172.19.0.0/16", "routed"]).code(0);
@@ -111,7 +112,10 @@ fn two_data_roots_share_a_host() {
     other(&["rm", "-f", &second]).code(0);
     other(&["network", "prune", "-f"]).code(0);
     assert!(rules(&["iptables", "-t", "nat", "-S"]).contains("8080"));
-    assert!(s.ok(["exec", &name, "ping", "-c", "1", "-W", "5", &s.gateway("bridge", 0).to_string()]).contains("1 packets received"));
+    assert!(
+        s.ok(["exec", &name, "ping", "-c", "1", "-W", "5", &s.gateway("bridge", 0).to_string()])
+            .contains("1 packets received")
+    );
 }
 
 #[test]

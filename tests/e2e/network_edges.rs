@@ -64,7 +64,10 @@ fn who_reaches_whom_by_ipv6() {
     s.sleeper(&b, &["--network", "blue"]);
     s.sleeper(&c, &["--network", "red"]);
     let ports = s.ok(["port", &a, "80/tcp"]);
-    assert!(ports.contains("[::]:8080") && ports.contains("0.0.0.0:8080") && ports.contains("[2001:db8::1]:8082"), "{ports}");
+    assert!(
+        ports.contains("[::]:8080") && ports.contains("0.0.0.0:8080") && ports.contains("[2001:db8::1]:8082"),
+        "{ports}"
+    );
     n.route(&s.subnet("blue", 1));
     let host = Namespace::here();
     let inside = [s.inside(&a), s.inside(&b), s.inside(&c)];
@@ -94,7 +97,13 @@ fn who_reaches_whom_by_ipv6() {
     m.reaches("a to the neighbour", a_in, (n.address6, 90), "n", n.host6);
     m.pings("a to the neighbour", a_in, n.address6);
     m.reaches("the neighbour to a's port", &n.namespace, (n.host6, 8080), "a", n.address6);
-    m.reaches_by(Transport::Tcp, "the neighbour to the port of one address", &n.namespace, (n.host6, 8082), ("a", n.address6));
+    m.reaches_by(
+        Transport::Tcp,
+        "the neighbour to the port of one address",
+        &n.namespace,
+        (n.host6, 8082),
+        ("a", n.address6),
+    );
     m.reaches("the neighbour to a's port by IPv4", &n.namespace, (n.host, 8080), "a", n.address);
     m.blocked("the neighbour to a's own address", &n.namespace, (a6, 80));
     m.blocked("the neighbour to b's own address", &n.namespace, (b6, 80));
@@ -177,7 +186,19 @@ fn ipvlan_works_or_says_what_is_missing() {
     let s = Sandbox::new();
     let n = Neighbour::join(0);
     let parent = format!("parent={}", n.device);
-    s.ok(["network", "create", "-d", "ipvlan", "-o", &parent, "--subnet", "203.0.113.0/28", "--ip-range", "203.0.113.8/29", "wire"]);
+    s.ok([
+        "network",
+        "create",
+        "-d",
+        "ipvlan",
+        "-o",
+        &parent,
+        "--subnet",
+        "203.0.113.0/28",
+        "--ip-range",
+        "203.0.113.8/29",
+        "wire",
+    ]);
     let name = s.name("a");
     let probe = ["ip", "link", "add", "probe0", "link", &n.device, "type", "ipvlan"];
     if Namespace::here().command(&probe).code == 0 {

@@ -72,7 +72,8 @@ fn two_hundred_on_one_bridge() {
 
     // All down and all up again, by one command each.
     let all: Vec<String> = (0..MANY).map(name).collect();
-    let with = |verb: &[&str]| verb.iter().map(|word| (*word).to_owned()).chain(all.iter().cloned()).collect::<Vec<_>>();
+    let with =
+        |verb: &[&str]| verb.iter().map(|word| (*word).to_owned()).chain(all.iter().cloned()).collect::<Vec<_>>();
     s.ok(with(&["stop", "-t", "0"]));
     assert!(addresses(&s, "bridge").is_empty());
     s.ok(with(&["start"]));

@@ -28,7 +28,10 @@ fn names_lead_to_addresses_and_back() {
     s.ok(["network", "create", "--subnet", "10.72.0.0/24", "net72"]);
     let (asker, web, twin, far) = (s.name("asker"), s.name("web"), s.name("twin"), s.name("far"));
     s.sleeper(&asker, &["--network", "net71"]);
-    let id = s.sleeper(&web, &["--network", "net71", "-h", "Web-Host", "--network-alias", "shared", "--network-alias", "www.example"]);
+    let id = s.sleeper(
+        &web,
+        &["--network", "net71", "-h", "Web-Host", "--network-alias", "shared", "--network-alias", "www.example"],
+    );
     s.sleeper(&twin, &["--network", "net71", "--network-alias", "shared"]);
     s.sleeper(&far, &["--network", "net72"]);
     let inside = s.inside(&asker);
@@ -66,7 +69,8 @@ fn names_lead_to_addresses_and_back() {
     assert_eq!(short(&inside, &["shared", "A"]), v4);
     s.ok(["start", &twin]);
     assert_eq!(short(&inside, &[&twin, "A"]), s.address(&twin, "net71").to_string());
-    rustix::process::kill_process(rustix::process::Pid::from_raw(s.pid(&twin)).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(s.pid(&twin)).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
     eventually("the name goes with its container", || short(&inside, &["shared", "A"]) == v4);
 }
 

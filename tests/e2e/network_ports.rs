@@ -39,7 +39,9 @@ fn ranges_and_ports_of_the_kernels_choice() {
     s.fails(125, ["run", "--rm", "-p", "7000-7003:80", "busybox", "true"]).says("7000-7003").says("taken");
     s.fails(125, ["run", "--rm", "-p", "7000-7003:80-81", "busybox", "true"]).says("invalid ranges");
     // They all lead where they say.
-    for (name, port, reply) in [(&ranged, 82, "last"), (&random, 80, "random"), (&random, 81, "local"), (&exposed, 80, "exposed")] {
+    for (name, port, reply) in
+        [(&ranged, 82, "last"), (&random, 80, "random"), (&random, 81, "local"), (&exposed, 80, "exposed")]
+    {
         let _server = Server::on(&s.inside(name), reply, port);
         assert!(heard(host_port(&s, name, &port.to_string())).starts_with(reply), "{reply}");
     }
@@ -69,9 +71,14 @@ fn a_port_belongs_to_one_container() {
     let (first, second) = (s.name("first"), s.name("second"));
     s.sleeper(&first, &["-p", "8080:80", "-p", "8080:80/udp"]);
     for port in ["8080:80", "127.0.0.1:8080:80", "8080:80/udp"] {
-        let output = s.fails(125, ["run", "-d", "--name", &second, "-p", "9090:90", "-p", port, "busybox", "sleep", "1000"]);
+        let output =
+            s.fails(125, ["run", "-d", "--name", &second, "-p", "9090:90", "-p", port, "busybox", "sleep", "1000"]);
         assert!(output.err().contains("port is already allocated"), "{port}: {}", output.err());
-        assert!(output.err().contains(&first) && output.err().contains("port 8081 is free"), "{port}: {}", output.err());
+        assert!(
+            output.err().contains(&first) && output.err().contains("port 8081 is free"),
+            "{port}: {}",
+            output.err()
+        );
         // It is there, and down: nothing of it holds anything.
         assert_eq!(s.field(&second, "{{.State.Status}} {{len .NetworkSettings.Ports}}"), "created 0");
         drop(TcpListener::bind("0.0.0.0:9090").expect("the other port is free"));
@@ -109,7 +116,8 @@ fn a_port_of_another_program_is_named_with_it() {
     assert!(UdpSocket::bind("127.0.0.1:8053").is_err());
     s.ok(["rm", "-f", &name]);
     drop(TcpListener::bind("0.0.0.0:8080").expect("free with the container"));
-    s.fails(125, ["run", "--rm", "-p", "192.0.2.9:80:80", "busybox", "true"]).says("this host has no address 192.0.2.9");
+    s.fails(125, ["run", "--rm", "-p", "192.0.2.9:80:80", "busybox", "true"])
+        .says("this host has no address 192.0.2.9");
 }
 
 #[test]
@@ -118,10 +126,26 @@ fn a_port_outlives_restarts() {
     let s = Sandbox::new();
     let name = s.name("server");
     let serve = "nc -ll -p 80 -e echo served";
-    s.ok(["run", "-d", "--name", &name, "--restart", "always", "-p", "8080:80", "-p", "90", "busybox", "sh", "-c", serve]);
+    s.ok([
+        "run",
+        "-d",
+        "--name",
+        &name,
+        "--restart",
+        "always",
+        "-p",
+        "8080:80",
+        "-p",
+        "90",
+        "busybox",
+        "sh",
+        "-c",
+        serve,
+    ]);
     let served = |when: &str| {
         eventually(when, || {
-            ask(&Namespace::here(), Transport::Tcp, (LOCALHOST, 8080).into(), patience()).is_some_and(|text| text.trim() == "served")
+            ask(&Namespace::here(), Transport::Tcp, (LOCALHOST, 8080).into(), patience())
+                .is_some_and(|text| text.trim() == "served")
         });
     };
     served("after run");
@@ -134,7 +158,8 @@ fn a_port_outlives_restarts() {
     served("after start");
     // The restart policy makes a new network namespace, with the same port.
     let before = s.pid(&name);
-    rustix::process::kill_process(rustix::process::Pid::from_raw(before).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(before).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
     eventually("it runs anew", || s.is_running(&name) && s.pid(&name) != before && s.pid(&name) != 0);
     served("after the restart policy");
     let n = Neighbour::join(0);
@@ -179,7 +204,9 @@ fn sctp_is_published_too() {
     let nat = rules_of(&id);
     assert!(nat.contains("-p sctp") && nat.contains(&format!("{at}:80")), "{nat}");
     assert_eq!(s.ok(["port", &name]), "80/sctp -> 0.0.0.0:7000");
-    s.fails(125, ["run", "--rm", "-p", "7000:80/sctp", "busybox", "true"]).says("port is already allocated").says(&name);
+    s.fails(125, ["run", "--rm", "-p", "7000:80/sctp", "busybox", "true"])
+        .says("port is already allocated")
+        .says(&name);
     // The same number of another protocol is another port.
     s.ok(["run", "--rm", "-p", "7000:80", "busybox", "true"]);
 }

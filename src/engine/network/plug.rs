@@ -220,8 +220,9 @@ impl Engine {
         for (_, owner) in &freed {
             lock.names(network).unregister_owner(owner)?;
             // Still under the lock: nobody has the address before nothing leads there any more.
-            let publishes = |id| handle::load(self.layout(), &id).map_or(true, |record| !port_mappings(&record.config).is_empty());
-            if ContainerId::parse(owner).is_some_and(publishes) {
+            let record = ContainerId::parse(owner).map(|id| handle::load(self.layout(), &id));
+            let publishes_nothing = |record: &handle::Record| port_mappings(&record.config).is_empty();
+            if !record.is_some_and(|record| record.as_ref().is_ok_and(publishes_nothing)) {
                 self.firewall().unpublish_owner(owner)?;
             }
         }
