@@ -115,6 +115,17 @@ pub fn connect(
     inside.links.carry_out(requests)
 }
 
+/// Makes the host's end of a connection a port of its bridge again: a bridge that is deleted lets its
+/// ports go. An end that is gone meanwhile is nobody's.
+pub fn return_to_bridge(host: &mut Links, network: &Network, index: u32, endpoint: &Endpoint) {
+    if let Some(name) = &endpoint.host_interface
+        && let Err(error) =
+            host.carry_out(vec![link::port(name, index), link::port_flags(name, bridge::is_isolating(network))])
+    {
+        tracing::debug!("{error:#}");
+    }
+}
+
 fn mode_key(driver: Driver) -> &'static str {
     if driver == Driver::Ipvlan { option::IPVLAN_MODE } else { option::MACVLAN_MODE }
 }

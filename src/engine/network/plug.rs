@@ -10,24 +10,27 @@
 //! The record of the container says *starting* before a claim is made. So whoever finds claims
 //! without a living container also finds that container orphaned, and releases by owner.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
+use super::publish::port_mappings;
 use crate::container::handle as record;
-use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
+use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, handle};
 use crate::engine::Engine;
-use crate::error::Failure;
+use crate::error::{Class, Failure};
 use crate::net::attach::{self, DefaultRoutes};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
-use crate::net::ports::{self, Wanted};
 use crate::net::records::random_id;
 use crate::net::records::{Locked, Records};
-use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
+use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, bridge, dns, option};
 use crate::sys::random;
+
+/// Hardware address of a connection that has no other.
+const PLACEHOLDER: MacAddress = MacAddress([2, 0x42, 0, 0, 0, 1]);
 
 /// What a container has claimed and holds.
 #[derive(Debug, Default)]
@@ -39,7 +42,7 @@ pub struct Claim {
     /// Things the user should know; not errors.
     pub warnings: Vec<String>,
     /// The network of each endpoint, and its bridge.
-    networks: Vec<(Network, Option<u32>)>,
+    pub(super) networks: Vec<(Network, Option<u32>)>,
 }
 
 impl Claim {
@@ -77,9 +80,9 @@ impl Engine {
         let records = self.networks();
         let lock = records.lock()?;
         for (number, attachment) in attachments.iter().enumerate() {
-            let network = self.usable_network(&lock, &attachment.network)?;
-            let index = self.raise(&lock, &network, &mut claim.warnings)?;
-            let endpoint = self.claim_one(&lock, config, &network, attachment, format!("eth{number}"))?;
+            let (network, index) = self.raise_usable(&lock, &attachment.network, &mut claim.warnings)?;
+            let mut endpoint = endpoint(config, &network, attachment, format!("eth{number}"))?;
+            self.claim_one(&lock, config, &network, attachment, &mut endpoint)?;
             claim.endpoints.push(endpoint);
             claim.networks.push((network, index));
         }
@@ -98,6 +101,20 @@ impl Engine {
         }
     }
 
+    /// The network of that name, made real. The default network moves to another device and subnet when
+    /// somebody else has its device.
+    fn raise_usable(&self, lock: &Locked, name: &str, warnings: &mut Vec<String>) -> Result<(Network, Option<u32>)> {
+        let network = self.usable_network(lock, name)?;
+        match self.raise(lock, &network, warnings) {
+            Err(error) if name == DEFAULT_NETWORK && Failure::from_error(&error).class == Class::Conflict => {
+                let network = self.make_default_network(lock)?;
+                let index = self.raise(lock, &network, warnings)?;
+                Ok((network, index))
+            }
+            index => Ok((network, index?)),
+        }
+    }
+
     /// Makes a network's device real when it is not, as after a reboot; the number of its bridge.
     pub(in crate::engine) fn raise(
         &self,
@@ -111,34 +128,33 @@ impl Engine {
             }
             return Ok(None);
         }
-        if let Some(index) = bridge::find(network)? {
+        let firewall = self.firewall();
+        if let Some(index) = bridge::find(network, &firewall)? {
             return Ok(Some(index));
         }
-        bridge::make(&mut Links::open()?, network, &self.firewall(), warnings).map(Some)
+        let mut links = Links::open()?;
+        let index = bridge::make(&mut links, network, &firewall, warnings)?;
+        // Of a bridge that somebody has deleted.
+        for id in handle::ids(self.layout())? {
+            let Ok(record) = handle::load(self.layout(), &id) else { continue };
+            if record.status().is_live() {
+                let endpoints = record.state.endpoints.iter().filter(|endpoint| endpoint.network_id == network.id);
+                endpoints.for_each(|endpoint| attach::return_to_bridge(&mut links, network, index, endpoint));
+            }
+        }
+        Ok(Some(index))
     }
 
-    /// One connection, claimed: addresses and names.
+    /// Claims addresses and names of one connection.
     pub(in crate::engine) fn claim_one(
         &self,
         lock: &Locked,
         config: &Config,
         network: &Network,
         attachment: &Attachment,
-        interface: String,
-    ) -> Result<Endpoint> {
+        endpoint: &mut Endpoint,
+    ) -> Result<()> {
         let owner = config.id.as_str();
-        let mut endpoint = Endpoint {
-            network: network.name.clone(),
-            network_id: network.id.clone(),
-            id: random_id().context("make an id")?,
-            interface,
-            host_interface: None,
-            mac: MacAddress([0; 6]),
-            addresses: Vec::new(),
-            gateways: Vec::new(),
-            names: names(config, attachment),
-            published: Vec::new(),
-        };
         let claimed = (|| -> Result<()> {
             for (ipv6, wanted) in [(false, attachment.ip.map(IpAddr::V4)), (true, attachment.ip6.map(IpAddr::V6))] {
                 if let Some((address, gateway)) = self.claim_address(lock, network, owner, ipv6, wanted)? {
@@ -150,16 +166,12 @@ impl Engine {
             lock.names(network).register(owner, &endpoint.names, &addresses)
         })();
         if let Err(error) = claimed {
-            self.release_claim(lock, owner, &endpoint);
+            self.release_claim(lock, owner, endpoint);
             return Err(error);
         }
         let first = endpoint.addresses.first().map(IpNetwork::ip);
-        endpoint.mac =
-            attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
-        if network.driver == Driver::Bridge {
-            endpoint.host_interface = Some(host_interface()?);
-        }
-        Ok(endpoint)
+        endpoint.mac = attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(PLACEHOLDER);
+        Ok(())
     }
 
     /// An address of one family and the network's router; `None` when the network has none of it.
@@ -229,64 +241,14 @@ impl Engine {
         Ok(freed.len())
     }
 
-    /// Whether a container runs, or is being started: what it has claimed is its own.
+    /// Whether a container runs, or is being started: what it has claimed is its own. One whose record
+    /// is damaged may run; its `rm -f` frees what it has.
     pub(in crate::engine) fn uses_networks(&self, owner: &str) -> bool {
-        ContainerId::parse(owner)
-            .and_then(|id| handle::load(self.layout(), &id).ok())
-            .is_some_and(|record| record.status().is_live() || record.liveness().shim)
-    }
-
-    /// Holds the host ports of a container, and says where they lead.
-    fn claim_ports(&self, config: &Config, claim: &mut Claim) -> Result<()> {
-        let mappings = port_mappings(config);
-        if mappings.is_empty() {
-            return Ok(());
+        let Some(id) = ContainerId::parse(owner) else { return false };
+        match handle::load(self.layout(), &id) {
+            Ok(record) => record.status().is_live() || record.liveness().shim,
+            Err(error) => Failure::from_error(&error).class != Class::NotFound,
         }
-        let Some(number) = publishing(claim) else { return Ok(()) };
-        let default = claim.networks[number].0.option(option::HOST_BINDING).and_then(|text| text.parse().ok());
-        let endpoint = &claim.endpoints[number];
-        let targets = [endpoint.address(false), endpoint.address(true)];
-        let ours = |protocol, address: SocketAddr| self.publisher_of(protocol, address);
-        let mut published = Vec::new();
-        for mapping in &mappings {
-            let wanted = Wanted {
-                protocol: mapping.protocol,
-                host_ip: mapping.host_ip.or(default),
-                ports: mapping.host_ports,
-                ipv4: targets[0].is_some(),
-                ipv6: targets[1].is_some(),
-            };
-            if wanted.host_ip.is_some_and(|address| targets[usize::from(address.is_ipv6())].is_none()) {
-                return Err(no_family(mapping));
-            }
-            let held = ports::hold(&wanted, &ours)?;
-            claim.held.extend(held.sockets);
-            for host in held.addresses {
-                let target = if host.is_ipv6() { targets[1] } else { targets[0] };
-                if let Some(target) = target {
-                    let target = SocketAddr::new(target, mapping.port);
-                    published.push(Published { host, target, protocol: mapping.protocol });
-                }
-            }
-        }
-        claim.endpoints[number].published = published;
-        Ok(())
-    }
-
-    /// Which of our containers has a host port.
-    fn publisher_of(&self, protocol: crate::net::Protocol, address: SocketAddr) -> Option<String> {
-        let clashes = |other: &Published| {
-            other.protocol == protocol
-                && other.host.port() == address.port()
-                && (other.host.ip() == address.ip()
-                    || (other.host.is_ipv4() == address.is_ipv4()
-                        && (other.host.ip().is_unspecified() || address.ip().is_unspecified())))
-        };
-        handle::ids(self.layout()).ok()?.into_iter().find_map(|id| {
-            let record = handle::load(self.layout(), &id).ok()?;
-            let has = record.state.endpoints.iter().flat_map(|endpoint| &endpoint.published).any(clashes);
-            (has && record.status().is_live()).then(|| record.config.name.clone())
-        })
     }
 
     /// Makes what was claimed real. The resolver's sockets come back, to be served.
@@ -311,6 +273,18 @@ impl Engine {
         sockets
     }
 
+    /// Gives back what a run has claimed. Addresses that cannot be given back are found by the next who
+    /// needs one; rules are nobody's business but the container's, so they stay on record until they are
+    /// gone.
+    pub(in crate::engine) fn give_back(&self, container: &mut handle::Locked) {
+        let endpoints = std::mem::take(&mut container.state.endpoints);
+        if let Err(error) = self.release(&container.config.id, &endpoints) {
+            tracing::debug!("{error:#}");
+            let publishes = |endpoint: &Endpoint| !endpoint.published.is_empty();
+            container.state.endpoints = endpoints.into_iter().filter(publishes).collect();
+        }
+    }
+
     /// Gives back what a container has claimed, rules first: an address that is free must lead nowhere.
     /// What cannot be given back now is found by the next sweep; the first error is returned.
     pub(in crate::engine) fn release(&self, id: &ContainerId, endpoints: &[Endpoint]) -> Result<()> {
@@ -331,10 +305,11 @@ impl Engine {
     }
 
     fn unpublish(&self, id: &ContainerId, endpoint: &Endpoint) -> Result<()> {
-        match self.networks().by_name(&endpoint.network)? {
-            Some(network) if network.id == endpoint.network_id => {
+        match self.networks().by_name(&endpoint.network) {
+            Ok(Some(network)) if network.id == endpoint.network_id => {
                 self.firewall().unpublish(id.as_str(), &network, &endpoint.published)
             }
+            // Of a network that is gone, or whose record is damaged.
             _ => self.firewall().unpublish_owner(id.as_str()),
         }
     }
@@ -367,6 +342,12 @@ impl Engine {
             return;
         }
         let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+        if addresses.is_empty() {
+            // On record since before the claim: what came of that is not known.
+            let _ = lock.names(&network).unregister_owner(owner);
+            let _ = lock.ipam(&network).release_owner(owner);
+            return;
+        }
         let _ = lock.names(&network).unregister(owner, &endpoint.names, &addresses);
         for address in addresses {
             let _ = lock.ipam(&network).release(address, owner);
@@ -398,6 +379,27 @@ impl Engine {
     }
 }
 
+/// A connection of which nothing is claimed yet.
+pub(super) fn endpoint(
+    config: &Config,
+    network: &Network,
+    attachment: &Attachment,
+    interface: String,
+) -> Result<Endpoint> {
+    Ok(Endpoint {
+        network: network.name.clone(),
+        network_id: network.id.clone(),
+        id: random_id().context("make an id")?,
+        interface,
+        host_interface: if network.driver == Driver::Bridge { Some(host_interface()?) } else { None },
+        mac: PLACEHOLDER,
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+        names: names(config, attachment),
+        published: Vec::new(),
+    })
+}
+
 /// The default routes of a container with these connections.
 pub(super) fn default_routes(config: &Config, endpoints: &[Endpoint]) -> DefaultRoutes {
     let priority = |endpoint: &Endpoint| {
@@ -422,37 +424,6 @@ fn names(config: &Config, attachment: &Attachment) -> Vec<String> {
         new
     });
     names
-}
-
-/// What is to be published: what was said, and with `-P` every exposed port besides.
-pub(in crate::engine) fn port_mappings(config: &Config) -> Vec<PortMapping> {
-    let networking = &config.networking;
-    let mut mappings = networking.ports.clone();
-    if networking.publish_all {
-        for exposed in &networking.exposed {
-            let said = |mapping: &PortMapping| mapping.port == exposed.port && mapping.protocol == exposed.protocol;
-            if !networking.ports.iter().any(said) {
-                let (port, protocol) = (exposed.port, exposed.protocol);
-                mappings.push(PortMapping { host_ip: None, host_ports: None, port, protocol });
-            }
-        }
-    }
-    mappings
-}
-
-/// The connection that published ports lead to: the first on a bridge with a way out.
-fn publishing(claim: &Claim) -> Option<usize> {
-    claim.networks.iter().position(|(network, _)| network.driver == Driver::Bridge && !network.internal)
-}
-
-fn no_family(mapping: &PortMapping) -> anyhow::Error {
-    let address = mapping.host_ip.map(|address| address.to_string()).unwrap_or_default();
-    Failure::usage(format!(
-        "cannot publish port {}/{} on {address}: the container has no such address family",
-        mapping.port, mapping.protocol
-    ))
-    .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
-    .into()
 }
 
 fn unspecified(address: IpAddr) -> IpAddr {
