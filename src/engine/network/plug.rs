@@ -231,6 +231,12 @@ impl Engine {
         let freed = lock.ipam(network).sweep(&mut |owner| self.uses_networks(owner))?;
         for (_, owner) in &freed {
             lock.names(network).unregister_owner(owner)?;
+            // Still under the lock: nobody has the address before nothing leads there any more.
+            let record = ContainerId::parse(owner).map(|id| handle::load(self.layout(), &id));
+            let publishes_nothing = |record: &handle::Record| port_mappings(&record.config).is_empty();
+            if !record.is_some_and(|record| record.as_ref().is_ok_and(publishes_nothing)) {
+                self.firewall().unpublish_owner(owner)?;
+            }
         }
         Ok(freed.len())
     }
