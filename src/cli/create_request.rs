@@ -11,7 +11,7 @@ use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
 use super::{device, networking, quantity, resources, security};
-use crate::container::{ExtraHost, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
+use crate::container::{ExtraHost, HOST_GATEWAY, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
 
@@ -136,15 +136,18 @@ fn extra_hosts(matches: &ArgMatches) -> Result<Vec<ExtraHost>> {
         // `=` first: it lets an IPv6 address keep its colons.
         let pair = text.split_once('=').or_else(|| text.split_once(':'));
         let (name, address) = pair.filter(|(name, _)| !name.is_empty()).ok_or_else(|| refuse("write HOST:ADDRESS"))?;
-        if address == "host-gateway" {
-            return Err(refuse("host-gateway is not supported yet"));
-        }
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-        let address: IpAddr = bare.parse().map_err(|_| refuse("the address is neither IPv4 nor IPv6"))?;
+        let address = match bare {
+            HOST_GATEWAY => bare.to_owned(),
+            _ => {
+                let address: IpAddr = bare.parse().map_err(|_| refuse("the address is neither IPv4 nor IPv6"))?;
+                address.to_string()
+            }
+        };
         if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(refuse("the host name contains white space"));
         }
-        hosts.push(ExtraHost { name: name.to_owned(), address: address.to_string() });
+        hosts.push(ExtraHost { name: name.to_owned(), address });
     }
     Ok(hosts)
 }

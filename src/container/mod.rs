@@ -323,12 +323,15 @@ pub struct Tmpfs {
     pub options: String,
 }
 
+/// The address in `--add-host NAME:host-gateway`: the host, as the container reaches it.
+pub const HOST_GATEWAY: &str = "host-gateway";
+
 /// A line of `/etc/hosts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraHost {
     /// Host name.
     pub name: String,
-    /// IPv4 or IPv6 address.
+    /// IPv4 or IPv6 address, or [`HOST_GATEWAY`].
     pub address: String,
 }
 

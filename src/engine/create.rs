@@ -19,8 +19,8 @@ use crate::cgroup::systemd;
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
 use crate::container::{
-    Config, ContainerId, FORMAT_VERSION, ImageSource, Mount, MountSource, NamespaceMode, Namespaces, NetworkMode,
-    Process, State, names,
+    Config, ContainerId, FORMAT_VERSION, HOST_GATEWAY, ImageSource, Mount, MountSource, NamespaceMode, Namespaces,
+    NetworkMode, Process, State, names,
 };
 use crate::error::Failure;
 use crate::image::reference::Reference;
@@ -146,7 +146,7 @@ impl Engine {
             "private" => Some(NamespaceMode::Private),
             other => return Err(Failure::usage(format!("invalid cgroup namespace mode: {other}")).into()),
         };
-        for host in &request.extra_hosts {
+        for host in request.extra_hosts.iter().filter(|host| host.address != HOST_GATEWAY) {
             host.address
                 .parse::<IpAddr>()
                 .map_err(|_| Failure::usage(format!("invalid IP address in add-host: {:?}", host.address)))?;

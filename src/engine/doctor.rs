@@ -12,7 +12,7 @@ use crate::container::status;
 use crate::error::{Class, Failure};
 use crate::net::firewall::{Publication, Subject};
 use crate::net::link::{self, Links};
-use crate::net::{Driver, Network, bridge, option};
+use crate::net::{Driver, Network, bridge};
 
 /// Something that is not in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Engine {
     fn reconnect(&self, links: &mut Links, network: &Network, ports: &[&String]) -> Result<()> {
         let lock = self.networks().lock()?;
         let Some(index) = self.raise(&lock, network, &mut Vec::new())? else { return Ok(()) };
-        let isolated = !network.flag(option::ICC, true);
+        let isolated = bridge::is_isolating(network);
         links.carry_out(
             ports.iter().flat_map(|port| [link::port(port, index), link::port_flags(port, isolated)]).collect(),
         )

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result};
 
 use super::network::resolve::is_networked;
-use crate::container::{Config, Endpoint, NetworkMode};
+use crate::container::{Config, Endpoint, HOST_GATEWAY, NetworkMode};
 use crate::layout::Layout;
 use crate::net::dns;
 
@@ -22,8 +22,15 @@ pub fn hosts(config: &Config, endpoints: &[Endpoint]) -> String {
          ff02::1\tip6-allnodes\n\
          ff02::2\tip6-allrouters\n",
     );
+    // The host as the container reaches it: the router of its first network, itself where it has the
+    // host's network.
+    let gateway = endpoints.iter().flat_map(|endpoint| &endpoint.gateways).next().map(ToString::to_string);
+    let gateway = gateway.or_else(|| (config.namespaces.network == NetworkMode::Host).then(|| "127.0.0.1".to_owned()));
     for host in &config.extra_hosts {
-        text.push_str(&format!("{}\t{}\n", host.address, host.name));
+        let address = if host.address == HOST_GATEWAY { gateway.as_deref() } else { Some(host.address.as_str()) };
+        if let Some(address) = address {
+            text.push_str(&format!("{address}\t{}\n", host.name));
+        }
     }
     let name = match config.domainname.as_str() {
         "" => config.hostname.clone(),

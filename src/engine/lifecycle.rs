@@ -298,6 +298,7 @@ impl Engine {
             return Err(error);
         }
         names::release(self.layout(), &old, &id)?;
+        self.renew_names(&mut container)?;
         self.note(&container.config, Action::Rename { old: &old });
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
-use super::link::{self, Links, VethPair};
+use super::link::{self, Links, Port, VethPair};
 use super::{Driver, Endpoint, Network, bridge, option};
 use crate::error::Failure;
 use crate::sys::network;
@@ -89,7 +89,7 @@ pub fn connect(
         (Driver::Bridge, Some(bridge), Some(name)) => {
             let pair =
                 VethPair { name, peer: &endpoint.interface, namespace: inside.namespace, mac: endpoint.mac, mtu };
-            let isolated = !network.flag(option::ICC, true);
+            let isolated = bridge::is_isolating(network);
             host.carry_out(vec![link::veth(&pair), link::port(name, bridge), link::port_flags(name, isolated)])?;
         }
         (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
@@ -98,8 +98,7 @@ pub fn connect(
             let mode = network.option(mode_key(driver)).unwrap_or_default();
             let device =
                 link::above(driver, mode, parent, &endpoint.interface, inside.namespace, Some(endpoint.mac), mtu);
-            host.carry_out(vec![device])
-                .with_context(|| format!("connect to network {} above {}", network.name, network.device))?;
+            host.carry_out(vec![device]).map_err(|error| refused(network, error))?;
         }
     }
     let index = inside.index(&endpoint.interface)?;
@@ -118,6 +117,24 @@ pub fn connect(
 
 fn mode_key(driver: Driver) -> &'static str {
     if driver == Driver::Ipvlan { option::IPVLAN_MODE } else { option::MACVLAN_MODE }
+}
+
+/// Why the kernel did not make a device above another.
+fn refused(network: &Network, error: anyhow::Error) -> anyhow::Error {
+    let driver = if network.driver == Driver::Ipvlan { "ipvlan" } else { "macvlan" };
+    let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    match errno {
+        Some(libc::EOPNOTSUPP) => error.context(
+            Failure::engine(format!("this kernel has no {driver} devices"))
+                .with_hint(format!("load the module (modprobe {driver}), or use a bridge network")),
+        ),
+        Some(libc::EBUSY) => error.context(
+            Failure::conflict(format!("{} is in use by another kind of device", network.device)).with_hint(
+                "a device can be the parent of macvlan or of ipvlan devices, or a port of a bridge, not both",
+            ),
+        ),
+        _ => error.context(format!("make a {driver} device above {}", network.device)),
+    }
 }
 
 fn no_parent(network: &Network) -> anyhow::Error {

@@ -34,6 +34,16 @@ pub fn find(network: &Network) -> Result<Option<u32>> {
         .map(|device| device.index))
 }
 
+/// Whether a network's ports are isolated from each other. Where the rules see what goes from one port
+/// of a bridge to another (br_netfilter, `Documentation/networking/ip-sysctl.rst`) they keep containers
+/// apart, and isolated ports would do harm: a frame to a published port is translated inside the bridge,
+/// and would be dropped on its way to the container that it is meant for.
+pub fn is_isolating(network: &Network) -> bool {
+    let filtered =
+        ["iptables", "ip6tables"].iter().all(|of| read_parameter(&format!("net/bridge/bridge-nf-call-{of}")) == "1");
+    !network.flag(option::ICC, true) && !filtered
+}
+
 /// Makes the bridge complete. To be called under the networks' lock.
 ///
 /// Without an iptables program the bridge leads nowhere but to the host: a way out without rules would
@@ -85,16 +95,21 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall, warnings:
     Ok(index)
 }
 
-/// Makes a parent device for a macvlan or ipvlan network that names none: a bridge without ports, which
-/// leads nowhere. Containers on it reach each other and nobody else.
+/// Makes a parent device for a macvlan or ipvlan network that names none: one end of a cable whose other
+/// end is plugged in nowhere. Containers on it reach each other and nobody else. (A dummy device would do,
+/// but not every kernel has them.)
 pub fn make_parent(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     let name = network.device.as_str();
+    let other = format!("dq-{}", name.trim_start_matches("dm-"));
     links.carry_out(vec![
-        link::bridge(name, random_mac(network), mtu(network)),
+        link::cable(name, &other, random_mac(network)),
         link::alias(name, &mark(firewall.tag(), &network.id)),
     ])?;
-    let index = Links::index_of(name)?.with_context(|| format!("find device {name}, made just now"))?;
-    links.carry_out(vec![link::up(index)])
+    for end in [name, &other] {
+        let index = Links::index_of(end)?.with_context(|| format!("find device {end}, made just now"))?;
+        links.carry_out(vec![link::up(index)])?;
+    }
+    Ok(())
 }
 
 /// Takes the bridge and its rules away. To be called under the networks' lock. A device of that name

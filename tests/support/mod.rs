@@ -12,9 +12,11 @@ pub mod leftovers;
 pub mod processes;
 pub mod sandbox;
 pub mod terminal;
+pub mod traffic;
 
 use std::time::{Duration, Instant};
 
+pub use host::{Namespace, Neighbour};
 pub use invocation::Output;
 pub use sandbox::Sandbox;
 pub use terminal::Terminal;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::host::Namespace;
 use super::invocation::Invocation;
 use super::{Output, Terminal, against_docker, comes_true, host, leftovers};
 
@@ -138,6 +140,52 @@ impl Sandbox {
         // `trap` because the kernel shields pid 1 from signals it has no handler for.
         args.extend(["busybox", "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done"]);
         self.ok(args)
+    }
+
+    /// A detached container that sleeps until it is killed; its id. Unlike an idle one it costs no
+    /// processor time, and does not heed SIGTERM.
+    #[track_caller]
+    pub fn sleeper(&self, name: &str, flags: &[&str]) -> String {
+        let mut args = vec!["run", "-d", "--name", name];
+        args.extend(flags);
+        args.extend(["busybox", "sleep", "1000"]);
+        self.ok(args)
+    }
+
+    /// The network namespace of a running container.
+    #[track_caller]
+    pub fn inside(&self, reference: &str) -> Namespace {
+        Namespace::of(self.pid(reference))
+    }
+
+    /// The container's IPv4 address on a network.
+    #[track_caller]
+    pub fn address(&self, reference: &str, network: &str) -> IpAddr {
+        let template = format!("{{{{(index .NetworkSettings.Networks {network:?}).IPAddress}}}}");
+        let text = self.field(reference, &template);
+        text.parse().unwrap_or_else(|error| panic!("{reference} has {text:?} on {network}: {error}"))
+    }
+
+    /// The same of IPv6.
+    #[track_caller]
+    pub fn address6(&self, reference: &str, network: &str) -> IpAddr {
+        let template = format!("{{{{(index .NetworkSettings.Networks {network:?}).GlobalIPv6Address}}}}");
+        let text = self.field(reference, &template);
+        text.parse().unwrap_or_else(|error| panic!("{reference} has {text:?} on {network}: {error}"))
+    }
+
+    /// The gateway of a network's first or second subnet.
+    #[track_caller]
+    pub fn gateway(&self, network: &str, subnet: usize) -> IpAddr {
+        let template = format!("{{{{(index .IPAM.Config {subnet}).Gateway}}}}");
+        self.ok(["network", "inspect", "--format", &template, network]).parse().unwrap()
+    }
+
+    /// The first or second subnet of a network.
+    #[track_caller]
+    pub fn subnet(&self, network: &str, subnet: usize) -> String {
+        let template = format!("{{{{(index .IPAM.Config {subnet}).Subnet}}}}");
+        self.ok(["network", "inspect", "--format", &template, network])
     }
 
     /// A command line on a terminal of 24 × 80.

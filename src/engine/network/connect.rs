@@ -7,7 +7,8 @@ use anyhow::Result;
 use super::plug::{self, default_routes};
 use super::view::driver_name;
 use crate::container::handle::{self, Locked};
-use crate::container::{Attachment, NetworkMode};
+use crate::container::{Attachment, ContainerId, NetworkMode};
+use crate::engine::events::Kind;
 use crate::engine::request::ConnectRequest;
 use crate::engine::wire::Request;
 use crate::engine::{Engine, files};
@@ -74,7 +75,7 @@ impl Engine {
             return Err(error);
         }
         self.tell_networks_changed(&container);
-        self.note_connection(&network, &container, "connect");
+        self.note_connections(&id, &[endpoint], "connect");
         Ok(())
     }
 
@@ -115,8 +116,8 @@ impl Engine {
             container.save_state()?;
             files::refresh(self.layout(), &container.config, &container.state.endpoints)?;
             self.tell_networks_changed(&container);
+            self.note_connections(&id, &[endpoint], "disconnect");
         }
-        self.note_connection(&network, &container, "disconnect");
         Ok(())
     }
 
@@ -141,6 +142,7 @@ impl Engine {
                     Some(port)
                 })
                 .collect();
+            attach::lead_back(&mut Links::open()?, endpoint)?;
             return self.firewall().publish(id.as_str(), &network, &endpoint.published);
         }
         Ok(())
@@ -176,13 +178,18 @@ impl Engine {
         }
     }
 
-    fn note_connection(&self, network: &Network, container: &Locked, action: &str) {
-        let attributes = [
-            ("container", container.id().as_str().to_owned()),
-            ("name", network.name.clone()),
-            ("type", driver_name(network.driver).to_owned()),
-        ];
-        self.note_object(crate::engine::events::Kind::Network, &network.id, action, &attributes);
+    /// Tells that a container was connected to a network, or disconnected from it.
+    pub(in crate::engine) fn note_connections(&self, id: &ContainerId, endpoints: &[Endpoint], action: &str) {
+        for endpoint in endpoints {
+            let network = self.networks().by_name(&endpoint.network).ok().flatten();
+            let driver = network.map_or("bridge", |network| driver_name(network.driver));
+            let attributes = [
+                ("container", id.as_str().to_owned()),
+                ("name", endpoint.network.clone()),
+                ("type", driver.to_owned()),
+            ];
+            self.note_object(Kind::Network, &endpoint.network_id, action, &attributes);
+        }
     }
 }
 

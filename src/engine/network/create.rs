@@ -96,19 +96,16 @@ impl Engine {
     }
 
     fn prepare_network(&self, lock: &Locked, network: &Network, warnings: &mut Vec<String>) -> Result<()> {
-        if network.driver == Driver::Bridge {
-            return self.raise(lock, network, warnings).map(drop);
+        lock.ipam(network).prepare()?;
+        if network.driver != Driver::Bridge
+            && network.option(option::PARENT).is_some()
+            && Links::index_of(&network.device)?.is_none()
+        {
+            return Err(Failure::not_found(format!("the parent device {} does not exist", network.device))
+                .with_hint("see the host's devices: ip link")
+                .into());
         }
-        let mut links = Links::open()?;
-        if Links::index_of(&network.device)?.is_none() {
-            if network.option(option::PARENT).is_some() {
-                return Err(Failure::not_found(format!("the parent device {} does not exist", network.device))
-                    .with_hint("see the host's devices: ip link")
-                    .into());
-            }
-            bridge::make_parent(&mut links, network, &self.firewall())?;
-        }
-        Ok(())
+        self.raise(lock, network, warnings).map(drop)
     }
 
     /// Takes a network away: what is in the kernel first, the record last.

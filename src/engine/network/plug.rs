@@ -16,6 +16,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
+use crate::container::handle as record;
 use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
 use crate::engine::Engine;
 use crate::error::Failure;
@@ -97,7 +98,7 @@ impl Engine {
         }
     }
 
-    /// Makes a network's device real when it is not; the number of its bridge.
+    /// Makes a network's device real when it is not, as after a reboot; the number of its bridge.
     pub(in crate::engine) fn raise(
         &self,
         _lock: &Locked,
@@ -105,6 +106,9 @@ impl Engine {
         warnings: &mut Vec<String>,
     ) -> Result<Option<u32>> {
         if network.driver != Driver::Bridge {
+            if network.option(option::PARENT).is_none() && Links::index_of(&network.device)?.is_none() {
+                bridge::make_parent(&mut Links::open()?, network, &self.firewall())?;
+            }
             return Ok(None);
         }
         if let Some(index) = bridge::find(network)? {
@@ -327,6 +331,27 @@ impl Engine {
             }
             _ => self.firewall().unpublish_owner(id.as_str()),
         }
+    }
+
+    /// Lets a container that runs be found by the name that it has now, and no longer by another.
+    pub(in crate::engine) fn renew_names(&self, container: &mut record::Locked) -> Result<()> {
+        if container.state.endpoints.is_empty() {
+            return Ok(());
+        }
+        let owner = container.id().as_str().to_owned();
+        let records = self.networks();
+        let lock = records.lock()?;
+        for endpoint in &mut container.state.endpoints {
+            let Some(network) = records.by_name(&endpoint.network)? else { continue };
+            let attachments = &container.config.networking.attachments;
+            let Some(attachment) = attachments.iter().find(|wish| wish.network == endpoint.network) else { continue };
+            let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+            lock.names(&network).unregister(&owner, &endpoint.names, &addresses)?;
+            endpoint.names = names(&container.config, attachment);
+            lock.names(&network).register(&owner, &endpoint.names, &addresses)?;
+        }
+        drop(lock);
+        container.save_state()
     }
 
     /// Gives names and addresses of one connection back.

@@ -66,6 +66,7 @@ pub fn run(engine: &Engine, mut orders: Orders) -> ! {
             // After the word to the caller, who waits for it: a live process that is recorded as
             // starting is a running one (`status::effective`). If the disk is full it stays so.
             let _ = orders.container.transition(Status::Running);
+            engine.note_connections(&orders.container.config.id, &orders.container.state.endpoints, "connect");
             runs::supervise(engine, orders, listener, running);
         }
         Err(failure) => {

@@ -119,6 +119,7 @@ impl Shim<'_> {
                 let endpoints = std::mem::take(&mut container.state.endpoints);
                 // What could not be given back is found by the next that needs it.
                 let _ = self.engine.release(&self.id, &endpoints);
+                self.engine.note_connections(&self.id, &endpoints, "disconnect");
                 self.record_end(&mut container, code, lasted)
             }
             // Gone already: somebody removed it by force.
@@ -157,6 +158,7 @@ impl Shim<'_> {
             Ok(running) => {
                 let _ = container.transition(Status::Running);
                 self.engine.note(&container.config, Action::Start);
+                self.engine.note_connections(&self.id, &container.state.endpoints, "connect");
                 self.live(container, running, None)
             }
             Err(failure) => {

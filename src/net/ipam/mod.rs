@@ -121,6 +121,17 @@ impl<'a> Ipam<'a> {
         }
     }
 
+    /// Makes the files of all subnets, so that no container's start waits for that.
+    pub fn prepare(&self) -> Result<()> {
+        for subnet in &self.network.subnets {
+            let path = self.index(subnet);
+            if Bitmap::open(&path, Window::of(subnet)).with_context(|| format!("open {}", path.display()))?.is_none() {
+                self.rebuild(subnet, 0)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives `address` back if `owner` has it; harmless when repeated.
     pub fn release(&self, address: IpAddr, owner: &str) -> Result<()> {
         if self.holder(address)?.as_deref() != Some(owner) {

@@ -63,6 +63,11 @@ pub fn veth(pair: &VethPair<'_>) -> Request {
     create(format!("make device {}", pair.name), outside.build())
 }
 
+/// Makes a pair of devices on the host. What is sent to `name` ends at `other`.
+pub fn cable(name: &str, other: &str, mac: MacAddress) -> Request {
+    create(format!("make device {name}"), LinkVeth::new(name, other).address(mac.0.to_vec()).build())
+}
+
 /// Makes a device a port of a bridge, and sets it up. It needs no IPv6 address of its own: a port only
 /// passes frames on.
 pub fn port(name: &str, bridge: u32) -> Request {

@@ -24,7 +24,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 pub use messages::{
-    Request, VethPair, above, address, alias, bridge, default_route, delete, port, port_flags, up, veth,
+    Request, VethPair, above, address, alias, bridge, cable, default_route, delete, port, port_flags, up, veth,
 };
 
 /// Bytes of one answer: the kernel fills at most this much of a dump at a time (netlink(7)).
