@@ -112,7 +112,7 @@ impl Engine {
             if ports.is_empty() {
                 continue;
             }
-            let bridge = bridge::find(network)?;
+            let bridge = bridge::find(network, &self.firewall())?;
             let devices = links.devices()?;
             let loose: Vec<&String> = ports
                 .iter()
@@ -154,7 +154,7 @@ impl Engine {
     ) -> Result<()> {
         let mut raised = Vec::new();
         for network in networks.iter().filter(|network| network.driver == Driver::Bridge) {
-            if bridge::find(network)?.is_some() {
+            if bridge::find(network, &self.firewall())?.is_some() {
                 raised.push(network.clone());
             }
         }

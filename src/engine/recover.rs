@@ -129,6 +129,10 @@ impl Engine {
     pub fn take_away(&self, container: &mut Locked) -> Result<bool> {
         let anonymous: Vec<String> = if container.config.auto_remove { anonymous_volumes(container) } else { vec![] };
         let id = container.id().clone();
+        if !container.state.endpoints.is_empty() {
+            // Rules that could not be taken away at the end of its run.
+            self.release_by_owner(&container.config)?;
+        }
         names::release(self.layout(), &container.config.name, &id)?;
         self.discard_directories(&id)?;
         self.remove_volumes(&anonymous);

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
-use super::link::{self, Links, Port, VethPair};
+use super::link::{self, Links, VethPair};
 use super::{Driver, Endpoint, Network, bridge, option};
 use crate::error::Failure;
 use crate::sys::network;
@@ -113,6 +113,17 @@ pub fn connect(
         }
     }
     inside.links.carry_out(requests)
+}
+
+/// Makes the host's end of a connection a port of its bridge again: a bridge that is deleted lets its
+/// ports go. An end that is gone meanwhile is nobody's.
+pub fn return_to_bridge(host: &mut Links, network: &Network, index: u32, endpoint: &Endpoint) {
+    if let Some(name) = &endpoint.host_interface
+        && let Err(error) =
+            host.carry_out(vec![link::port(name, index), link::port_flags(name, bridge::is_isolating(network))])
+    {
+        tracing::debug!("{error:#}");
+    }
 }
 
 fn mode_key(driver: Driver) -> &'static str {

@@ -20,17 +20,15 @@ use crate::sys::network::device_state;
 
 const FORWARD_IPV4: &str = "net/ipv4/ip_forward";
 const FORWARD_IPV6: &str = "net/ipv6/conf/all/forwarding";
+/// What stands in a device's alias before the network's id and the data root's tag.
+const MARK: &str = "mydocker network ";
 
-/// What stands in a bridge's alias: the data root's tag and the network's id.
-fn mark(tag: &str, id: &str) -> String {
-    format!("mydocker {tag} network {id}")
-}
-
-/// The bridge's number when it is complete.
-pub fn find(network: &Network) -> Result<Option<u32>> {
+/// The bridge's number when it is complete and this network's. One that the user has made (`--opt
+/// com.docker.network.bridge.name=…`) bears no mark of ours: what it lacks is for [`make`] to find out.
+pub fn find(network: &Network, firewall: &Firewall) -> Result<Option<u32>> {
     Ok(device_state(&network.device)
         .with_context(|| format!("look for device {}", network.device))?
-        .filter(|device| device.up)
+        .filter(|device| device.up && MacAddress(device.mac) == own_mac(network, firewall))
         .map(|device| device.index))
 }
 
@@ -44,14 +42,22 @@ pub fn is_isolating(network: &Network) -> bool {
     !network.flag(option::ICC, true) && !filtered
 }
 
-/// Makes the bridge complete. To be called under the networks' lock.
+/// Makes the bridge complete, whatever there is of it. To be called under the networks' lock.
 ///
 /// Without an iptables program the bridge leads nowhere but to the host: a way out without rules would
 /// make the host a router for its neighbours, and each network one for the others. That is said in
 /// `warnings`.
+///
+/// # Errors
+/// A conflict when the device is not the network's: another kind of device, or of somebody else.
 pub fn make(links: &mut Links, network: &Network, firewall: &Firewall, warnings: &mut Vec<String>) -> Result<u32> {
-    if let Some(index) = find(network)? {
-        return Ok(index);
+    let name = network.device.as_str();
+    let found = links.device(name)?;
+    // Before there are rules for it.
+    if let Some(device) = &found
+        && !may_use(device, network, firewall)
+    {
+        return Err(taken(network, device));
     }
     if firewall.is_available() {
         open_to_the_outside(network, firewall)?;
@@ -62,21 +68,12 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall, warnings:
             network.name
         ));
     }
-    let name = network.device.as_str();
-    let index = match Links::index_of(name)? {
-        Some(index) => {
-            let device = links.device(name)?.unwrap_or_default();
-            if device.kind != "bridge" {
-                return Err(taken(network, &device.kind));
-            }
-            index
-        }
+    let index = match found {
+        Some(device) => device.index,
         None => {
-            let gateway = network.subnets.iter().find_map(|subnet| subnet.gateway);
-            let mac = gateway.map_or_else(|| random_mac(network), MacAddress::of);
             links.carry_out(vec![
-                link::bridge(name, mac, mtu(network)),
-                link::alias(name, &mark(firewall.tag(), &network.id)),
+                link::bridge(name, own_mac(network, firewall), mtu(network)),
+                link::alias(name, &mark(network, firewall)),
             ])?;
             Links::index_of(name)?.with_context(|| format!("find bridge {name}, made just now"))?
         }
@@ -84,15 +81,22 @@ pub fn make(links: &mut Links, network: &Network, firewall: &Firewall, warnings:
     for (file, value) in firewall::bridge_sysctls(network) {
         write_parameter(&file, &value)?;
     }
-    let mut requests: Vec<link::Request> = network
-        .subnets
-        .iter()
-        .filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet))
-        .map(|address| link::address(index, address))
-        .collect();
+    let gateways = network.subnets.iter().filter_map(|subnet| gateway_address(subnet.gateway?, subnet.subnet));
+    let mut requests: Vec<link::Request> = gateways.map(|address| link::address(index, address)).collect();
     requests.push(link::up(index));
     links.carry_out(requests).with_context(|| format!("set up bridge {name}"))?;
     Ok(index)
+}
+
+/// Whether a device that has the name of the network's may be used: it is the network's own, or a bridge
+/// that the user has named and made.
+fn may_use(device: &link::Device, network: &Network, firewall: &Firewall) -> bool {
+    let named = network.option(option::BRIDGE_NAME).is_some() && !device.alias.starts_with(MARK);
+    device.kind == "bridge" && (named || device.alias == mark(network, firewall))
+}
+
+fn mark(network: &Network, firewall: &Firewall) -> String {
+    format!("{MARK}{} {}", network.id, firewall.tag())
 }
 
 /// Makes a parent device for a macvlan or ipvlan network that names none: one end of a cable whose other
@@ -102,8 +106,8 @@ pub fn make_parent(links: &mut Links, network: &Network, firewall: &Firewall) ->
     let name = network.device.as_str();
     let other = format!("dq-{}", name.trim_start_matches("dm-"));
     links.carry_out(vec![
-        link::cable(name, &other, random_mac(network)),
-        link::alias(name, &mark(firewall.tag(), &network.id)),
+        link::cable(name, &other, own_mac(network, firewall)),
+        link::alias(name, &mark(network, firewall)),
     ])?;
     for end in [name, &other] {
         let index = Links::index_of(end)?.with_context(|| format!("find device {end}, made just now"))?;
@@ -116,24 +120,32 @@ pub fn make_parent(links: &mut Links, network: &Network, firewall: &Firewall) ->
 /// that is not ours stays.
 pub fn remove(links: &mut Links, network: &Network, firewall: &Firewall) -> Result<()> {
     if let Some(device) = links.device(&network.device)?
-        && device.alias == mark(firewall.tag(), &network.id)
+        && device.alias == mark(network, firewall)
     {
         links.carry_out(vec![link::delete(device.index)]).with_context(|| format!("remove bridge {}", device.name))?;
     }
     if firewall.is_available() { firewall.remove_network(network) } else { Ok(()) }
 }
 
+/// Takes away the devices and rules of a network of which nothing is known but the id. To be called under
+/// the networks' lock.
+pub fn forget(links: &mut Links, id: &str, firewall: &Firewall) -> Result<()> {
+    let mark = format!("{MARK}{id} {}", firewall.tag());
+    for device in links.devices()?.into_iter().filter(|device| device.alias == mark) {
+        links.carry_out(vec![link::delete(device.index)]).with_context(|| format!("remove bridge {}", device.name))?;
+    }
+    firewall.forget_network(id)
+}
+
 /// Devices that say they were made for a network of this data root: name and number of the device, id
 /// of the network.
 pub fn marked(links: &mut Links, firewall: &Firewall) -> Result<Vec<(String, u32, String)>> {
-    let prefix = mark(firewall.tag(), "");
     let devices = links.devices()?.into_iter();
-    Ok(devices
-        .filter_map(|device| {
-            let id = device.alias.strip_prefix(&prefix)?.to_owned();
-            Some((device.name, device.index, id))
-        })
-        .collect())
+    let own = |device: link::Device| {
+        let (id, tag) = device.alias.strip_prefix(MARK)?.split_once(' ')?;
+        (tag == firewall.tag()).then(|| (device.name.clone(), device.index, id.to_owned()))
+    };
+    Ok(devices.filter_map(own).collect())
 }
 
 /// Largest packet that the network's devices send, bytes; `None` for the kernel's choice.
@@ -145,17 +157,24 @@ fn gateway_address(gateway: IpAddr, subnet: IpNetwork) -> Option<IpNetwork> {
     IpNetwork::new(gateway, subnet.prefix()).ok()
 }
 
-/// From the network's id, so that it is the same each time.
-fn random_mac(network: &Network) -> MacAddress {
-    let byte = |index: usize| {
-        network.id.get(index * 2..index * 2 + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(0)
+/// The bridge's hardware address: from the network's id and the data root's tag, so that it is the same
+/// each time, and nobody else's.
+fn own_mac(network: &Network, firewall: &Firewall) -> MacAddress {
+    let byte = |text: &str, index: usize| {
+        text.get(index * 2..index * 2 + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).unwrap_or(0)
     };
-    MacAddress([0x02, 0x42, byte(0), byte(1), byte(2), byte(3)])
+    let [a, b, c, d] = [0, 1, 2, 3].map(|index| byte(&network.id, index) ^ byte(firewall.tag(), index));
+    MacAddress([0x02, 0x42, a, b, c, d])
 }
 
-fn taken(network: &Network, kind: &str) -> anyhow::Error {
-    let kind = if kind.is_empty() { "device" } else { kind };
-    Failure::conflict(format!("network {}: {} is the name of a {kind} of the host", network.name, network.device))
+fn taken(network: &Network, device: &link::Device) -> anyhow::Error {
+    let kind = match device.kind.as_str() {
+        "" => "device",
+        kind => kind,
+    };
+    let whose = if device.alias.starts_with(MARK) { "another data root's network" } else { "the host" };
+    let text = format!("network {}: {} is the name of a {kind} of {whose}", network.name, network.device);
+    Failure::conflict(text)
         .with_hint("rename that device, or make the network anew with --opt com.docker.network.bridge.name=NAME")
         .into()
 }

@@ -17,7 +17,7 @@ use super::{FORMAT_VERSION, Network};
 use crate::error::Failure;
 use crate::layout::Layout;
 use crate::store::{self, Durability, Lock};
-use crate::sys::random;
+use crate::sys::{fd, random};
 
 /// A new random id: 64 lower-case hexadecimal digits, of which the first twelve are never all
 /// decimal (programs that get the short form take it for a number).
@@ -142,6 +142,30 @@ impl Records {
         }
     }
 
+    /// What a damaged record still tells of the network's id: it stands near the beginning, and a file
+    /// that a power cut has torn has lost its end.
+    pub fn salvage_id(&self, name: &str) -> Option<String> {
+        let bytes = fd::read_small(&self.path(name)).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let id = text.split_once("\"id\":\"")?.1.get(..64)?;
+        is_id(id).then(|| id.to_owned())
+    }
+
+    /// Ids that have addresses or names and no record. Those of a network whose record is damaged are
+    /// among them.
+    pub fn orphans(&self) -> Result<Vec<String>> {
+        let listing = self.list()?;
+        let mut orphans = Vec::new();
+        for directory in [self.layout.ipam(), self.layout.network_names()] {
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+            orphans.extend(names.filter(|id| is_id(id) && !listing.networks.iter().any(|network| network.id == *id)));
+        }
+        orphans.sort();
+        orphans.dedup();
+        Ok(orphans)
+    }
+
     /// The addresses of `network` that are taken, with their owners, in order of the addresses.
     pub fn leases(&self, network: &Network) -> Result<Vec<(std::net::IpAddr, String)>> {
         ipam::leases(&self.ipam_directory(network), network)
@@ -169,7 +193,12 @@ impl Records {
     /// Reads the record called `name`, which is a name.
     fn read(&self, name: &str) -> Result<Option<Network>> {
         let path = self.path(name);
-        let Some(network) = store::read_json::<Network>(&path)? else { return Ok(None) };
+        let removal = format!("remove the network, as far as it is still known: mydocker network rm {name}");
+        let network = match store::read_json::<Network>(&path) {
+            Ok(Some(network)) => network,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(Failure::from_error(&error).with_hint(removal).into()),
+        };
         let reason = if network.version > FORMAT_VERSION {
             format!("it is of version {}, and this program knows {FORMAT_VERSION} at most", network.version)
         } else if network.name != name {
@@ -248,8 +277,17 @@ impl Locked {
         }
     }
 
+    /// Removes addresses and names of a network of which nothing is known but the id.
+    pub fn forget(&self, id: &str) -> Result<()> {
+        if is_id(id) {
+            remove_tree(&self.records.layout.network_names().join(id))?;
+            remove_tree(&self.records.layout.ipam().join(id))?;
+        }
+        Ok(())
+    }
+
     /// Removes the record called `name` whatever it says: for one that is damaged. What it had
-    /// elsewhere goes with [`Locked::remove_orphans`].
+    /// elsewhere goes with [`Locked::forget`] or [`Locked::remove_orphans`].
     pub fn discard(&self, name: &str) -> Result<()> {
         validate_name(name)?;
         let path = self.records.path(name);

@@ -196,3 +196,29 @@ fn one_writer_at_a_time() {
     drop(held);
     assert!(other.join().unwrap(), "who waited sees what was written");
 }
+
+#[test]
+fn of_a_damaged_record_the_id_is_read_or_found_among_what_is_left() {
+    let (root, records) = fresh();
+    let lock = records.lock().unwrap();
+    let (damaged, kept) = (network("n1", "abc"), network("n2", "def"));
+    for network in [&damaged, &kept] {
+        lock.save(network).unwrap();
+        lock.ipam(network).allocate(&network.subnets[0], "c1", None).unwrap();
+    }
+    let path = root.path().join("network/networks/n1.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for length in [0, 20, 60, 100, text.len()] {
+        fs::write(&path, &text[..length]).unwrap();
+        let expected = (length >= 100).then(|| damaged.id.clone());
+        assert_eq!(records.salvage_id("n1"), expected, "of {length} bytes");
+    }
+    fs::write(&path, "\"id\":\"../../../../../../../../../../../../../../../../../../../../../etc\"").unwrap();
+    assert_eq!(records.salvage_id("n1"), None);
+    assert_eq!(records.orphans().unwrap(), [damaged.id.clone()]);
+    lock.forget("..").unwrap();
+    lock.forget(&damaged.id).unwrap();
+    lock.forget(&damaged.id).unwrap();
+    assert_eq!(records.orphans().unwrap(), [] as [String; 0]);
+    assert_eq!(records.leases(&kept).unwrap().len(), 1);
+}

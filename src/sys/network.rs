@@ -64,9 +64,11 @@ pub struct DeviceState {
     pub index: u32,
     /// It is set up.
     pub up: bool,
+    /// Its hardware address.
+    pub mac: [u8; 6],
 }
 
-/// Looks for a device of the calling thread's network namespace by two ioctls (netdevice(7)), which
+/// Looks for a device of the calling thread's network namespace by three ioctls (netdevice(7)), which
 /// is all that a start needs to know; `None` when there is none of that name.
 pub fn device_state(name: &str) -> io::Result<Option<DeviceState>> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
@@ -91,5 +93,18 @@ pub fn device_state(name: &str) -> io::Result<Option<DeviceState>> {
     }
     // SAFETY: SIOCGIFFLAGS has filled this field of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(Some(DeviceState { index, up: i32::from(flags) & libc::IFF_UP != 0 }))
+    // SAFETY: SIOCGIFHWADDR reads and writes an `ifreq` that outlives the call.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) } != 0 {
+        return match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            error => Err(error),
+        };
+    }
+    // SAFETY: SIOCGIFHWADDR has filled this field of the union.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+    let mut mac = [0; 6];
+    for (byte, filled) in mac.iter_mut().zip(address.sa_data) {
+        *byte = filled as u8;
+    }
+    Ok(Some(DeviceState { index, up: i32::from(flags) & libc::IFF_UP != 0, mac }))
 }

@@ -10,24 +10,12 @@ use std::fs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ours_only;
+use crate::support::injection::{kill_at, killed_at, was_killed};
 use crate::support::{Sandbox, eventually, leftovers, processes};
 
 fn kill(pid: Pid) {
     kill_process(pid, Signal::KILL).unwrap();
     eventually(&format!("process {pid:?} is gone"), || !processes::is_alive(pid.as_raw_nonzero().get()));
-}
-
-/// Kills every process of a start (command line, shim, init) at the entry of its nth `call`.
-/// Returns false once there is no nth call any more.
-fn killed_at(sandbox: &Sandbox, call: &str, nth: u32, args: &[&str]) -> bool {
-    let trace = sandbox.path("trace");
-    let script = format!(
-        "exec strace -f -q -o {} -e trace={call} -e inject={call}:signal=SIGKILL:when={nth} \"$@\"",
-        trace.display()
-    );
-    drop(sandbox.with_shell(&script, args).run());
-    let traced = fs::read_to_string(&trace).unwrap();
-    traced.contains("killed by SIGKILL")
 }
 
 #[track_caller]
@@ -126,11 +114,7 @@ fn a_shim_killed_at_each_step_of_a_restart() {
             sandbox.await_log(&name, "up");
             let shim = processes::shim_of(&name).unwrap().as_raw_nonzero();
             // The shim alone, and from now on: the end of a run, a restart, the end of the next.
-            let inject = format!("-e trace={call} -e inject={call}:signal=SIGKILL:when={nth}");
-            let trace = sandbox.path("trace");
-            let script = format!("exec strace -p {shim} -o {} {inject} 2>&1", trace.display());
-            let mut strace = sandbox.with_shell(&script, [] as [&str; 0]).start();
-            strace.expect("attached");
+            let strace = kill_at(&sandbox, shim.get(), call, nth);
             sandbox.ok(["kill", "-s", "HUP", &name]);
             strace.finish();
             let what = format!("{call} #{nth}");
@@ -138,7 +122,7 @@ fn a_shim_killed_at_each_step_of_a_restart() {
                 sandbox.field(&name, "{{.State.Status}} {{.State.Restarting}}") == "exited false"
             });
             heals(&sandbox, &name, &what);
-            if !fs::read_to_string(&trace).unwrap().contains("killed by SIGKILL") {
+            if !was_killed(&sandbox) {
                 // There is no such call: this container ran like any other.
                 break;
             }

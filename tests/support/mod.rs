@@ -7,8 +7,10 @@
 
 pub mod archive;
 pub mod host;
+pub mod injection;
 pub mod invocation;
 pub mod leftovers;
+pub mod networks;
 pub mod processes;
 pub mod sandbox;
 pub mod terminal;

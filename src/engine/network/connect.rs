@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::plug::{self, default_routes};
 use super::view::driver_name;
@@ -13,13 +13,16 @@ use crate::engine::request::ConnectRequest;
 use crate::engine::wire::Request;
 use crate::engine::{Engine, files};
 use crate::error::Failure;
-use crate::net::attach;
+use crate::net::attach::{self, Inside};
 use crate::net::link::Links;
-use crate::net::{Driver, Endpoint, Network};
+use crate::net::{Driver, Endpoint, Network, Published};
 use crate::sys::channel::Channel;
 
 impl Engine {
     /// Connects a container, running or not, to a network.
+    ///
+    /// The config is written last: a connection of a container that runs and that its config does not
+    /// wish for was not finished, or not taken away, and goes first.
     pub fn network_connect(&self, request: &ConnectRequest) -> Result<()> {
         let id = handle::find(self.layout(), &request.container)?;
         let mut container = self
@@ -37,6 +40,9 @@ impl Engine {
             ))
             .into());
         }
+        if let Some(unfinished) = endpoint_on(&container, &network) {
+            self.unplug(&mut container, unfinished)?;
+        }
         let attachment = Attachment { network: network.name.clone(), ..request.attachment.clone() };
         let links = self.resolve_links(&request.links)?;
         container.config.networking.links.extend(links);
@@ -52,31 +58,45 @@ impl Engine {
             return Err(Failure::conflict(format!("container {} ended just now", container.config.name)).into());
         }
         let mut inside = attach::open(namespace.as_fd())?;
-        let records = self.networks();
-        let lock = records.lock()?;
-        let bridge = self.raise(&lock, &network, &mut Vec::new())?;
         let interface = inside.free_interface()?;
-        let endpoint = self.claim_one(&lock, &container.config, &network, &attachment, interface)?;
-        drop(lock);
-        // On record before it is made: whoever finds the container dead gives it back.
+        let endpoint = plug::endpoint(&container.config, &network, &attachment, interface)?;
+        // On record before anything is claimed: the container lives, so nobody else would find out.
         container.state.endpoints.push(endpoint.clone());
-        let made = container.save_state().and_then(|()| container.save_config()).and_then(|()| {
-            let routes = default_routes(&container.config, &container.state.endpoints);
-            attach::connect(&mut Links::open()?, &mut inside, &network, bridge, &endpoint, &routes)?;
-            files::refresh(self.layout(), &container.config, &container.state.endpoints)
-        });
-        if let Err(error) = made {
+        container.save_state()?;
+        if let Err(error) = self.plug_live(&mut container, &mut inside, &network, &attachment) {
+            let endpoint = container.state.endpoints.pop().unwrap_or(endpoint);
             let _ = inside.disconnect(&endpoint.interface);
-            container.state.endpoints.pop();
-            container.config.networking.attachments.pop();
-            let _ = container.save_config();
-            let _ = container.save_state();
             let _ = self.release(&id, std::slice::from_ref(&endpoint));
+            let _ = container.save_state();
             return Err(error);
         }
         self.tell_networks_changed(&container);
         self.note_connections(&id, &[endpoint], "connect");
         Ok(())
+    }
+
+    /// Claims and makes the last of a running container's connections, which is on record.
+    fn plug_live(
+        &self,
+        container: &mut Locked,
+        inside: &mut Inside<'_>,
+        network: &Network,
+        attachment: &Attachment,
+    ) -> Result<()> {
+        let lock = self.networks().lock()?;
+        // Once more under the lock: somebody may have removed it.
+        let network = lock.records().find(&network.id)?;
+        let bridge = self.raise(&lock, &network, &mut Vec::new())?;
+        let mut endpoint = container.state.endpoints.pop().context("the connection is not on record")?;
+        let claimed = self.claim_one(&lock, &container.config, &network, attachment, &mut endpoint);
+        container.state.endpoints.push(endpoint.clone());
+        claimed?;
+        drop(lock);
+        container.save_state()?;
+        let routes = default_routes(&container.config, &container.state.endpoints);
+        attach::connect(&mut Links::open()?, inside, &network, bridge, &endpoint, &routes)?;
+        files::refresh(self.layout(), &container.config, &container.state.endpoints)?;
+        container.save_config()
     }
 
     /// Disconnects a container from a network. With `force` a container that cannot be found is no
@@ -90,7 +110,7 @@ impl Engine {
         let mut container =
             self.lock_settled(&id)?.ok_or_else(|| Failure::not_found(format!("No such container: {container}")))?;
         let wished = container.config.networking.attachments.iter().position(|wish| wish.network == network.name);
-        let had = container.state.endpoints.iter().position(|endpoint| endpoint.network_id == network.id);
+        let had = endpoint_on(&container, &network);
         if wished.is_none() && had.is_none() {
             return Err(Failure::conflict(format!(
                 "container {} is not connected to network {}",
@@ -103,47 +123,57 @@ impl Engine {
         }
         container.save_config()?;
         if let Some(index) = had {
-            let endpoint = container.state.endpoints[index].clone();
-            self.release(&id, std::slice::from_ref(&endpoint))?;
-            container.state.endpoints.remove(index);
-            self.move_ports(&mut container, &endpoint)?;
-            if let Some(init) = container.record().live_init() {
-                let namespace = plug::namespace_of(init.pid)?;
-                let mut inside = attach::open(namespace.as_fd())?;
-                inside.disconnect(&endpoint.interface)?;
-                inside.route(&default_routes(&container.config, &container.state.endpoints))?;
-            }
-            container.save_state()?;
-            files::refresh(self.layout(), &container.config, &container.state.endpoints)?;
+            let endpoint = self.unplug(&mut container, index)?;
             self.tell_networks_changed(&container);
             self.note_connections(&id, &[endpoint], "disconnect");
         }
         Ok(())
     }
 
-    /// Published ports of a connection that is gone lead to another one, if there is one that can
-    /// have them; the sockets that hold them stay with the shim.
-    fn move_ports(&self, container: &mut Locked, gone: &Endpoint) -> Result<()> {
-        if gone.published.is_empty() {
+    /// Takes away one connection of a container. It stays on record until nothing of it is left, so
+    /// that this can be repeated, or done by who finds the container dead. The device goes first:
+    /// an address that others may get must not answer here.
+    fn unplug(&self, container: &mut Locked, index: usize) -> Result<Endpoint> {
+        let endpoint = container.state.endpoints[index].clone();
+        self.move_ports(container, index)?;
+        let namespace = container.record().live_init().map(|init| plug::namespace_of(init.pid)).transpose()?;
+        let mut inside = namespace.as_ref().map(|namespace| attach::open(namespace.as_fd())).transpose()?;
+        if let Some(inside) = &mut inside {
+            inside.disconnect(&endpoint.interface)?;
+        }
+        self.release(&container.id().clone(), std::slice::from_ref(&endpoint))?;
+        container.state.endpoints.remove(index);
+        if let Some(inside) = &mut inside {
+            inside.route(&default_routes(&container.config, &container.state.endpoints))?;
+        }
+        files::refresh(self.layout(), &container.config, &container.state.endpoints)?;
+        container.save_state()?;
+        Ok(endpoint)
+    }
+
+    /// Published ports of a connection that is about to go lead to another one, if there is one that
+    /// can have them; the sockets that hold them stay with the shim. On record before they do.
+    fn move_ports(&self, container: &mut Locked, from: usize) -> Result<()> {
+        let ports = container.state.endpoints[from].published.clone();
+        if ports.is_empty() {
             return Ok(());
         }
         let id = container.id().clone();
-        for endpoint in &mut container.state.endpoints {
+        for index in (0..container.state.endpoints.len()).filter(|index| *index != from) {
+            let endpoint = &mut container.state.endpoints[index];
             let Some(network) = self.networks().by_name(&endpoint.network)? else { continue };
-            if network.driver != Driver::Bridge || network.internal {
+            if network.driver != Driver::Bridge || network.internal || network.id != endpoint.network_id {
                 continue;
             }
-            endpoint.published = gone
-                .published
-                .iter()
-                .filter_map(|port| {
-                    let mut port = *port;
-                    port.target.set_ip(endpoint.address(port.target.is_ipv6())?);
-                    Some(port)
-                })
-                .collect();
-            attach::lead_back(&mut Links::open()?, endpoint)?;
-            return self.firewall().publish(id.as_str(), &network, &endpoint.published);
+            let target = |port: &Published| {
+                let mut port = *port;
+                port.target.set_ip(endpoint.address(port.target.is_ipv6())?);
+                Some(port)
+            };
+            let published: Vec<Published> = ports.iter().filter_map(target).collect();
+            endpoint.published.clone_from(&published);
+            container.save_state()?;
+            return self.firewall().publish(id.as_str(), &network, &published);
         }
         Ok(())
     }
@@ -191,6 +221,11 @@ impl Engine {
             self.note_object(Kind::Network, &endpoint.network_id, action, &attributes);
         }
     }
+}
+
+/// Which of a container's connections is to this network.
+fn endpoint_on(container: &Locked, network: &Network) -> Option<usize> {
+    container.state.endpoints.iter().position(|endpoint| endpoint.network_id == network.id)
 }
 
 fn not_on_networks(container: &Locked) -> anyhow::Error {

@@ -27,6 +27,8 @@ struct Neighbourhood {
     addresses: Vec<Taken>,
     /// Ways that the host knows.
     routes: Vec<Taken>,
+    /// Bridges of other networks of this data root, there or not: device and network.
+    devices: Vec<(String, String)>,
 }
 
 impl Neighbourhood {
@@ -73,7 +75,7 @@ impl Engine {
         let subnets = self.subnets(driver, request, &near, &mut warnings)?;
         let network = Network {
             version: FORMAT_VERSION,
-            device: device(driver, &request.name, &id, &options)?,
+            device: device(driver, &request.name, &id, &options, &near.devices)?,
             id,
             name: request.name.clone(),
             driver,
@@ -126,7 +128,9 @@ impl Engine {
         let subnet = free_subnet(&near)?;
         let subnets = pools::lay_out(&Wishes { subnets: &[subnet], ..Wishes::default() })?;
         let devices = links.devices()?;
-        let free = |name: &String| !devices.iter().any(|device| device.name == *name);
+        let free = |name: &String| {
+            !devices.iter().any(|device| device.name == *name) && !near.devices.iter().any(|(taken, _)| taken == name)
+        };
         // Another data root, or somebody else, may have the usual name.
         let names = (1..).map(|number| format!("mydocker{number}"));
         let device = std::iter::once(DEFAULT_DEVICE.to_owned()).chain(names).find(free);
@@ -206,7 +210,10 @@ impl Engine {
             for subnet in &network.subnets {
                 near.networks.push(Taken { network: subnet.subnet, by: format!("network {}", network.name) });
             }
-            own.push(network.device);
+            own.push(network.device.clone());
+            if network.driver == Driver::Bridge {
+                near.devices.push((network.device, network.name));
+            }
         }
         let devices = links.devices()?;
         let name = |index: u32| devices.iter().find(|device| device.index == index).map_or("?", |device| &device.name);
@@ -250,7 +257,13 @@ fn overlap(wanted: IpNetwork, other: &Taken) -> anyhow::Error {
 
 /// The device: the one that was asked for; else one that has the network's own name, where that can
 /// be a device's name and is free; else one named after the id, as Docker's are.
-fn device(driver: Driver, name: &str, id: &str, options: &BTreeMap<String, String>) -> Result<String> {
+fn device(
+    driver: Driver,
+    name: &str,
+    id: &str,
+    options: &BTreeMap<String, String>,
+    taken: &[(String, String)],
+) -> Result<String> {
     if driver != Driver::Bridge {
         return Ok(options.get(option::PARENT).cloned().unwrap_or_else(|| format!("dm-{}", &id[..12])));
     }
@@ -260,9 +273,15 @@ fn device(driver: Driver, name: &str, id: &str, options: &BTreeMap<String, Strin
                 .with_hint("at most 15 characters, without slash, colon or blank")
                 .into());
         }
+        if let Some((_, other)) = taken.iter().find(|(device, _)| device == wanted) {
+            return Err(
+                Failure::conflict(format!("networks {name} and {other} have the same bridge name {wanted}")).into()
+            );
+        }
         return Ok(wanted.clone());
     }
-    if is_device_name(name) && Links::index_of(name)?.is_none() {
+    // After a reboot the bridge of another network is not there yet.
+    if is_device_name(name) && !taken.iter().any(|(device, _)| device == name) && Links::index_of(name)?.is_none() {
         return Ok(name.to_owned());
     }
     Ok(format!("br-{}", &id[..12]))

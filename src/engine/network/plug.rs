@@ -19,7 +19,7 @@ use ipnetwork::IpNetwork;
 use crate::container::handle as record;
 use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
 use crate::engine::Engine;
-use crate::error::Failure;
+use crate::error::{Class, Failure};
 use crate::net::attach::{self, DefaultRoutes};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
@@ -28,6 +28,9 @@ use crate::net::records::random_id;
 use crate::net::records::{Locked, Records};
 use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
 use crate::sys::random;
+
+/// Hardware address of a connection that has no other.
+const PLACEHOLDER: MacAddress = MacAddress([2, 0x42, 0, 0, 0, 1]);
 
 /// What a container has claimed and holds.
 #[derive(Debug, Default)]
@@ -77,9 +80,9 @@ impl Engine {
         let records = self.networks();
         let lock = records.lock()?;
         for (number, attachment) in attachments.iter().enumerate() {
-            let network = self.usable_network(&lock, &attachment.network)?;
-            let index = self.raise(&lock, &network, &mut claim.warnings)?;
-            let endpoint = self.claim_one(&lock, config, &network, attachment, format!("eth{number}"))?;
+            let (network, index) = self.raise_usable(&lock, &attachment.network, &mut claim.warnings)?;
+            let mut endpoint = endpoint(config, &network, attachment, format!("eth{number}"))?;
+            self.claim_one(&lock, config, &network, attachment, &mut endpoint)?;
             claim.endpoints.push(endpoint);
             claim.networks.push((network, index));
         }
@@ -98,6 +101,20 @@ impl Engine {
         }
     }
 
+    /// The network of that name, made real. The default network moves to another device and subnet when
+    /// somebody else has its device.
+    fn raise_usable(&self, lock: &Locked, name: &str, warnings: &mut Vec<String>) -> Result<(Network, Option<u32>)> {
+        let network = self.usable_network(lock, name)?;
+        match self.raise(lock, &network, warnings) {
+            Err(error) if name == DEFAULT_NETWORK && Failure::from_error(&error).class == Class::Conflict => {
+                let network = self.make_default_network(lock)?;
+                let index = self.raise(lock, &network, warnings)?;
+                Ok((network, index))
+            }
+            index => Ok((network, index?)),
+        }
+    }
+
     /// Makes a network's device real when it is not, as after a reboot; the number of its bridge.
     pub(in crate::engine) fn raise(
         &self,
@@ -111,34 +128,33 @@ impl Engine {
             }
             return Ok(None);
         }
-        if let Some(index) = bridge::find(network)? {
+        let firewall = self.firewall();
+        if let Some(index) = bridge::find(network, &firewall)? {
             return Ok(Some(index));
         }
-        bridge::make(&mut Links::open()?, network, &self.firewall(), warnings).map(Some)
+        let mut links = Links::open()?;
+        let index = bridge::make(&mut links, network, &firewall, warnings)?;
+        // Of a bridge that somebody has deleted.
+        for id in handle::ids(self.layout())? {
+            let Ok(record) = handle::load(self.layout(), &id) else { continue };
+            if record.status().is_live() {
+                let endpoints = record.state.endpoints.iter().filter(|endpoint| endpoint.network_id == network.id);
+                endpoints.for_each(|endpoint| attach::return_to_bridge(&mut links, network, index, endpoint));
+            }
+        }
+        Ok(Some(index))
     }
 
-    /// One connection, claimed: addresses and names.
+    /// Claims addresses and names of one connection.
     pub(in crate::engine) fn claim_one(
         &self,
         lock: &Locked,
         config: &Config,
         network: &Network,
         attachment: &Attachment,
-        interface: String,
-    ) -> Result<Endpoint> {
+        endpoint: &mut Endpoint,
+    ) -> Result<()> {
         let owner = config.id.as_str();
-        let mut endpoint = Endpoint {
-            network: network.name.clone(),
-            network_id: network.id.clone(),
-            id: random_id().context("make an id")?,
-            interface,
-            host_interface: None,
-            mac: MacAddress([0; 6]),
-            addresses: Vec::new(),
-            gateways: Vec::new(),
-            names: names(config, attachment),
-            published: Vec::new(),
-        };
         let claimed = (|| -> Result<()> {
             for (ipv6, wanted) in [(false, attachment.ip.map(IpAddr::V4)), (true, attachment.ip6.map(IpAddr::V6))] {
                 if let Some((address, gateway)) = self.claim_address(lock, network, owner, ipv6, wanted)? {
@@ -150,16 +166,12 @@ impl Engine {
             lock.names(network).register(owner, &endpoint.names, &addresses)
         })();
         if let Err(error) = claimed {
-            self.release_claim(lock, owner, &endpoint);
+            self.release_claim(lock, owner, endpoint);
             return Err(error);
         }
         let first = endpoint.addresses.first().map(IpNetwork::ip);
-        endpoint.mac =
-            attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(MacAddress([2, 0x42, 0, 0, 0, 1]));
-        if network.driver == Driver::Bridge {
-            endpoint.host_interface = Some(host_interface()?);
-        }
-        Ok(endpoint)
+        endpoint.mac = attachment.mac.or_else(|| first.map(MacAddress::of)).unwrap_or(PLACEHOLDER);
+        Ok(())
     }
 
     /// An address of one family and the network's router; `None` when the network has none of it.
@@ -223,11 +235,14 @@ impl Engine {
         Ok(freed.len())
     }
 
-    /// Whether a container runs, or is being started: what it has claimed is its own.
+    /// Whether a container runs, or is being started: what it has claimed is its own. One whose record
+    /// is damaged may run; its `rm -f` frees what it has.
     pub(in crate::engine) fn uses_networks(&self, owner: &str) -> bool {
-        ContainerId::parse(owner)
-            .and_then(|id| handle::load(self.layout(), &id).ok())
-            .is_some_and(|record| record.status().is_live() || record.liveness().shim)
+        let Some(id) = ContainerId::parse(owner) else { return false };
+        match handle::load(self.layout(), &id) {
+            Ok(record) => record.status().is_live() || record.liveness().shim,
+            Err(error) => Failure::from_error(&error).class != Class::NotFound,
+        }
     }
 
     /// Holds the host ports of a container, and says where they lead.
@@ -305,6 +320,18 @@ impl Engine {
         sockets
     }
 
+    /// Gives back what a run has claimed. Addresses that cannot be given back are found by the next who
+    /// needs one; rules are nobody's business but the container's, so they stay on record until they are
+    /// gone.
+    pub(in crate::engine) fn give_back(&self, container: &mut handle::Locked) {
+        let endpoints = std::mem::take(&mut container.state.endpoints);
+        if let Err(error) = self.release(&container.config.id, &endpoints) {
+            tracing::debug!("{error:#}");
+            let publishes = |endpoint: &Endpoint| !endpoint.published.is_empty();
+            container.state.endpoints = endpoints.into_iter().filter(publishes).collect();
+        }
+    }
+
     /// Gives back what a container has claimed, rules first: an address that is free must lead nowhere.
     /// What cannot be given back now is found by the next sweep; the first error is returned.
     pub(in crate::engine) fn release(&self, id: &ContainerId, endpoints: &[Endpoint]) -> Result<()> {
@@ -325,10 +352,11 @@ impl Engine {
     }
 
     fn unpublish(&self, id: &ContainerId, endpoint: &Endpoint) -> Result<()> {
-        match self.networks().by_name(&endpoint.network)? {
-            Some(network) if network.id == endpoint.network_id => {
+        match self.networks().by_name(&endpoint.network) {
+            Ok(Some(network)) if network.id == endpoint.network_id => {
                 self.firewall().unpublish(id.as_str(), &network, &endpoint.published)
             }
+            // Of a network that is gone, or whose record is damaged.
             _ => self.firewall().unpublish_owner(id.as_str()),
         }
     }
@@ -361,6 +389,12 @@ impl Engine {
             return;
         }
         let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
+        if addresses.is_empty() {
+            // On record since before the claim: what came of that is not known.
+            let _ = lock.names(&network).unregister_owner(owner);
+            let _ = lock.ipam(&network).release_owner(owner);
+            return;
+        }
         let _ = lock.names(&network).unregister(owner, &endpoint.names, &addresses);
         for address in addresses {
             let _ = lock.ipam(&network).release(address, owner);
@@ -390,6 +424,27 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// A connection of which nothing is claimed yet.
+pub(super) fn endpoint(
+    config: &Config,
+    network: &Network,
+    attachment: &Attachment,
+    interface: String,
+) -> Result<Endpoint> {
+    Ok(Endpoint {
+        network: network.name.clone(),
+        network_id: network.id.clone(),
+        id: random_id().context("make an id")?,
+        interface,
+        host_interface: if network.driver == Driver::Bridge { Some(host_interface()?) } else { None },
+        mac: PLACEHOLDER,
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+        names: names(config, attachment),
+        published: Vec::new(),
+    })
 }
 
 /// The default routes of a container with these connections.

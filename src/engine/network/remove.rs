@@ -2,12 +2,14 @@
 
 use anyhow::Result;
 
-use super::view::{NetworkFilter, is_builtin_name};
+use super::view::{NetworkFilter, builtin_id, is_builtin_name};
 use crate::container::{ContainerId, handle};
 use crate::engine::Engine;
+use crate::engine::events::Kind;
 use crate::error::Failure;
-use crate::net::Network;
+use crate::net::link::Links;
 use crate::net::records::Locked;
+use crate::net::{DEFAULT_NETWORK, Network, bridge};
 
 impl Engine {
     /// Removes networks; the name of each, or why not.
@@ -16,6 +18,9 @@ impl Engine {
     }
 
     fn remove_network(&self, reference: &str) -> Result<String> {
+        if let Err(error) = self.networks().by_name(reference) {
+            return self.remove_damaged_network(reference, error);
+        }
         if is_builtin_name(reference) {
             return Err(Failure::conflict(format!("{reference} is a pre-defined network and cannot be removed")).into());
         }
@@ -31,18 +36,59 @@ impl Engine {
         let network = records.find(&found.id)?;
         let users = self.users(&lock, &network)?;
         if !users.is_empty() {
-            return Err(Failure::conflict(format!(
-                "error while removing network: network {} has active endpoints ({})",
-                network.name,
-                users.join(", ")
-            ))
-            .with_hint("stop these containers, or disconnect them: mydocker network disconnect NETWORK CONTAINER")
-            .into());
+            return Err(in_use(&network.name, &users));
         }
         self.take_network_away(&lock, &network)?;
         drop(lock);
         self.note_network(&network, "destroy");
         Ok(network.name)
+    }
+
+    /// Removes a network whose record cannot be read, the default one as well: it is made anew when it is
+    /// needed. What it was is told by its containers, the marks of devices and rules, and what is left
+    /// without a record.
+    fn remove_damaged_network(&self, name: &str, error: anyhow::Error) -> Result<String> {
+        let records = self.networks();
+        let lock = records.lock()?;
+        if records.by_name(name).is_ok() {
+            return Err(error);
+        }
+        let mut ids = Vec::new();
+        let mut users = Vec::new();
+        for record in handle::ids(self.layout())?.iter().filter_map(|id| handle::load(self.layout(), id).ok()) {
+            let live = record.status().is_live();
+            for endpoint in record.state.endpoints.iter().filter(|endpoint| endpoint.network == name) {
+                ids.push(endpoint.network_id.clone());
+                users.extend(live.then(|| record.config.name.clone()));
+            }
+        }
+        if !users.is_empty() {
+            return Err(in_use(name, &users));
+        }
+        ids.extend(records.salvage_id(name));
+        if name == DEFAULT_NETWORK {
+            ids.push(builtin_id(name));
+        }
+        let mut links = Links::open()?;
+        // Of several damaged ones nobody could tell which has left what.
+        if ids.is_empty() && records.list()?.problems.len() == 1 {
+            ids = records.orphans()?;
+            let known = records.list()?.networks;
+            let marked = bridge::marked(&mut links, &self.firewall())?.into_iter().map(|(_, _, id)| id);
+            ids.extend(marked.filter(|id| !known.iter().any(|network| network.id == *id)));
+        }
+        ids.sort();
+        ids.dedup();
+        for id in &ids {
+            bridge::forget(&mut links, id, &self.firewall())?;
+            lock.forget(id)?;
+        }
+        lock.discard(name)?;
+        drop(lock);
+        if let Some(id) = ids.first() {
+            self.note_object(Kind::Network, id, "destroy", &[("name", name.to_owned())]);
+        }
+        Ok(name.to_owned())
     }
 
     /// Containers that have something on a network, by name. What those that are down have left is
@@ -87,4 +133,13 @@ impl Engine {
         };
         Ok(handle::ids(self.layout())?.into_iter().any(wants))
     }
+}
+
+fn in_use(network: &str, users: &[String]) -> anyhow::Error {
+    Failure::conflict(format!(
+        "error while removing network: network {network} has active endpoints ({})",
+        users.join(", ")
+    ))
+    .with_hint("stop these containers, or disconnect them: mydocker network disconnect NETWORK CONTAINER")
+    .into()
 }

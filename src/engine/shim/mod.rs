@@ -140,8 +140,7 @@ fn undo(engine: &Engine, container: &mut Locked, failure: &StartFailure) -> i32 
         // The command may run already: the last step of a start is the record.
         let _ = group.kill_all().and_then(|()| group.remove());
     }
-    let endpoints = std::mem::take(&mut container.state.endpoints);
-    let _ = engine.release(&container.config.id, &endpoints);
+    engine.give_back(container);
     container.state.error = failure.failure.to_string();
     container.state.hint.clone_from(&failure.failure.hint);
     match failure.failure.class {

@@ -116,9 +116,8 @@ impl Shim<'_> {
                 }
                 container.state.oom_killed |= oom.is_some();
                 container.state.oom = oom.or(container.state.oom.take());
-                let endpoints = std::mem::take(&mut container.state.endpoints);
-                // What could not be given back is found by the next that needs it.
-                let _ = self.engine.release(&self.id, &endpoints);
+                let endpoints = container.state.endpoints.clone();
+                self.engine.give_back(&mut container);
                 self.engine.note_connections(&self.id, &endpoints, "disconnect");
                 self.record_end(&mut container, code, lasted)
             }

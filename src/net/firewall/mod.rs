@@ -16,6 +16,10 @@
 //! the tables are not as expected. Everything else reads the tables first and writes the difference;
 //! it is what publishing falls back to, what networks are made with, and what repairs the rules
 //! after somebody has flushed them.
+//!
+//! kill -9 takes whoever runs `iptables-restore`, and not the program, which goes on to write its rules.
+//! It has the lock as its standard output, which nobody writes to: so who takes rules away waits until
+//! no one is left who could still write them.
 
 mod plan;
 mod program;
@@ -37,7 +41,8 @@ pub use rules::Family;
 use rules::Ruleset;
 use saved::Saved;
 
-/// Makes "read the tables, write the difference" one step among the processes of all data roots.
+/// Makes "read the tables, write the difference" one step among the processes of all data roots. Who
+/// writes without reading shares it with others who do.
 /// Not `/run/xtables.lock`: the programs we run take that one.
 const LOCK: &str = "/run/mydocker-firewall.lock";
 /// Times a difference is computed anew because the tables changed under it (others take no lock of ours).
@@ -134,7 +139,7 @@ impl Firewall {
             let begun = if family == Family::V4 { begun.ipv4 } else { begun.ipv6 };
             if begun {
                 // A built-in chain that is declared gets its policy; without --flush nothing else.
-                backend.restore("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n")?;
+                backend.restore("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n", &lock(FlockOperation::LockShared))?;
             }
         }
         Ok(())
@@ -152,6 +157,11 @@ impl Firewall {
             }
         }
         Ok(())
+    }
+
+    /// Takes away everything that is marked as a network's of which nothing is known but the id.
+    pub fn forget_network(&self, id: &str) -> Result<()> {
+        self.unpublish_owner(id)
     }
 
     /// Makes the host's ports lead to the owner: one run of a program for each address family that
@@ -178,7 +188,7 @@ impl Firewall {
 
     fn publish_family(&self, family: Family, network: &Network, own: Ruleset) -> Result<()> {
         let text = rules::publish_text(&own);
-        if program::candidates(family)?.iter().any(|backend| backend.restore(&text).is_ok()) {
+        if restore_anywhere(family, &text)? {
             return Ok(());
         }
         // The chains are gone, or something of this owner is there: the difference tells.
@@ -205,7 +215,7 @@ impl Firewall {
 
     fn unpublish_family(&self, family: Family, owner: &str, network: &Network) -> Result<()> {
         let text = rules::unpublish_text(&self.tag, owner, &network.id);
-        if program::candidates(family)?.iter().any(|backend| backend.restore(&text).is_ok()) {
+        if restore_anywhere(family, &text)? {
             return Ok(());
         }
         let chain = Some(rules::owner_chain(owner, &network.id));
@@ -220,8 +230,8 @@ impl Firewall {
         for family in Family::BOTH {
             // Whichever back end the rules were written with.
             for backend in program::candidates(family).unwrap_or_default() {
-                let _lock = lock();
-                apply(&backend, backend.saved()?, family, &Ruleset::default(), &sweep)?;
+                let lock = lock(FlockOperation::LockExclusive);
+                apply(&backend, backend.saved()?, family, &Ruleset::default(), &sweep, &lock)?;
             }
         }
         Ok(())
@@ -244,10 +254,10 @@ impl Firewall {
         let mut problems = Vec::new();
         for family in Family::BOTH {
             let (want, sweep) = self.whole(family, networks, publications)?;
-            let _lock = lock();
+            let lock = lock(FlockOperation::LockExclusive);
             let Some((backend, saved)) = home_if_any(family, &want)? else { continue };
             problems.extend(plan(&want, &saved, &sweep, family == Family::V6).problems);
-            apply(&backend, saved, family, &want, &sweep)?;
+            apply(&backend, saved, family, &want, &sweep, &lock)?;
         }
         Ok(problems)
     }
@@ -273,9 +283,9 @@ impl Firewall {
     }
 
     fn settle(&self, family: Family, want: &Ruleset, sweep: &Sweep) -> Result<Backend> {
-        let _lock = lock();
+        let lock = lock(FlockOperation::LockExclusive);
         let (backend, saved) = home(family)?;
-        apply(&backend, saved, family, want, sweep)?;
+        apply(&backend, saved, family, want, sweep, &lock)?;
         Ok(backend)
     }
 }
@@ -302,24 +312,38 @@ fn home_if_any(family: Family, want: &Ruleset) -> Result<Option<(Backend, Saved)
 }
 
 /// Writes the difference between `saved`, which has just been read, and what is wanted.
-fn apply(backend: &Backend, mut saved: Saved, family: Family, want: &Ruleset, sweep: &Sweep) -> Result<()> {
+fn apply(
+    backend: &Backend,
+    mut saved: Saved,
+    family: Family,
+    want: &Ruleset,
+    sweep: &Sweep,
+    lock: &Option<File>,
+) -> Result<()> {
     for _ in 1..RACES {
         let script = plan(want, &saved, sweep, family == Family::V6).script;
-        if script.is_empty() || backend.restore(&script).is_ok() {
+        if script.is_empty() || backend.restore(&script, lock).is_ok() {
             return Ok(());
         }
         saved = backend.saved()?;
     }
     let script = plan(want, &saved, sweep, family == Family::V6).script;
-    if script.is_empty() { Ok(()) } else { backend.restore(&script) }
+    if script.is_empty() { Ok(()) } else { backend.restore(&script, lock) }
+}
+
+/// Writes without a look at the tables, with the first back end that can; false when none could.
+fn restore_anywhere(family: Family, text: &str) -> Result<bool> {
+    let lock = lock(FlockOperation::LockShared);
+    Ok(program::candidates(family)?.iter().any(|backend| backend.restore(text, &lock).is_ok()))
 }
 
 /// Without a place for the lock it goes without: the worst is a rule that stands twice, which
-/// [`Firewall::repair`] finds. The file stays, because a lock that is removed locks nobody.
-fn lock() -> Option<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+/// [`Firewall::repair`] finds. The file stays, because a lock that is removed locks nobody. Open for
+/// reading only: programs have it, too.
+fn lock(operation: FlockOperation) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(LOCK, flags, Mode::from_raw_mode(0o600)).ok()?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive)).ok()?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation)).ok()?;
     Some(File::from(file))
 }
 

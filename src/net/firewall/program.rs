@@ -97,10 +97,13 @@ impl Backend {
         Ok(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// Applies a script: each of its tables as a whole or not at all.
-    pub(super) fn restore(&self, script: &str) -> Result<()> {
+    /// Applies a script: each of its tables as a whole or not at all. The program keeps the lock, too,
+    /// if we do not live to see its end.
+    pub(super) fn restore(&self, script: &str, lock: &Option<File>) -> Result<()> {
+        let shared = lock.as_ref().and_then(|file| file.try_clone().ok());
         let mut command = Command::new(&self.restore);
-        command.args(["--noflush", WAIT]).stdin(Stdio::from(input(script)?)).stdout(Stdio::null()).env("LC_ALL", "C");
+        command.args(["--noflush", WAIT]).stdin(Stdio::from(input(script)?)).env("LC_ALL", "C");
+        command.stdout(shared.map_or_else(Stdio::null, Stdio::from));
         let output = command.output().with_context(|| format!("run {}", self.restore.display()))?;
         if output.status.success() {
             return Ok(());
