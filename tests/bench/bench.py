@@ -8,7 +8,8 @@ what a person at a prompt or a CI step sees (and what cgroup v1 makes slow).
 
 Everything lives on a private data root below /var/tmp and is removed afterwards.
 Docker and podman are measured where they are installed and have an image called busybox;
-`--prepare` imports it there.
+`--prepare` imports it there. Networks (`network.py`) are measured on a private host of their own,
+with a neighbour: nothing touches the machine's links.
 """
 
 import argparse
@@ -22,8 +23,10 @@ import sys
 import tempfile
 import time
 
-import network
-from measure import QUIET, Namespace, Table, call, interleaved, shims, spawn
+# No compiled files of root's in the checkout.
+sys.dont_write_bytecode = True
+import network  # noqa: E402
+from measure import QUIET, Namespace, Table, call, interleaved, shims, spawn  # noqa: E402
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IMAGE = os.path.join(REPOSITORY, "images", "busybox.tar")

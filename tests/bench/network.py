@@ -10,18 +10,23 @@ import json
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import time
 
 from measure import QUIET, Namespace, call, interleaved, print_table, shims, spawn
-from peers import question
+from peers import EVERYWHERE, question
 
 PEERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers.py")
 HOST, NEIGHBOUR, LEFT, RIGHT = "192.0.2.1", "192.0.2.2", "198.51.100.1", "198.51.100.2"
-# Of iperf3 and of short connections in a container, published as they are, and of iperf3 on the host.
-IPERF, SHORT, IPERF_HOST = 5201, 7000, 5202
+# iperf3 in a container, published as it is, and on the host.
+IPERF, IPERF_HOST = 5201, 5202
+# Short connections: a port for each way to the container. Two ways that share one (the host by the container's
+# address, and through 127.0.0.1 by masquerading) would meet each other's connections in TIME_WAIT: other time
+# stamps from the same address and port, so that a SYN is dropped and sent again a second later (RFC 7323, section 5.3).
+SHORT_BESIDE, SHORT_NEIGHBOUR, SHORT_DIRECT, SHORT_LOCAL = SHORT = range(7000, 7004)
 REPEATS = 3
 QUERIES = 2000
 EXPLAINED = 30
@@ -53,6 +58,8 @@ def measure(engines, crun, arguments):
         mydocker, others = engines[0], engines[1:]
         none, bridge = mydocker.on("none", "--network", "none"), mydocker.on("bridge")
         port = mydocker.on("-p", "-p", "8080:80")
+        for subject in (none, bridge, port):
+            stack.callback(subject.close)
         tables = [starts(none, bridge, port, crun, others, arguments.rounds)]
         tables.append(hundred(none, bridge, others, arguments.count))
         tables.append(traffic(bridge, host, neighbour, left, right, arguments.seconds))
@@ -107,6 +114,8 @@ def hundred(none, bridge, others, count):
         removal = spawn(subject.remove(names))
         # Docker's are the machine's.
         while own and any(name.startswith("veth") for name in devices()):
+            if time.perf_counter() - begin > 60:
+                sys.exit("bench: a veth outlives its container by a minute")
             time.sleep(0.001)
         gone = time.perf_counter() - begin
         ten = lambda part: f"{statistics.median(part) * 1000:.2f}"
@@ -173,10 +182,8 @@ def traffic(bridge, host, neighbour, left, right, seconds):
         stack.callback(bridge.close)
         one, _, _, gateway = container(bridge, "one", "--dns", HOST)
         stack.callback(one.close)
-        two, name, address, _ = container(bridge, "two", "-p", f"{IPERF}:{IPERF}", "-p", f"{SHORT}:{SHORT}")
+        two, name, address, _ = container(bridge, "two", "-p", f"{IPERF}:{IPERF}", "-p", f"{SHORT_NEIGHBOUR}:{SHORT_NEIGHBOUR}", "-p", f"{SHORT_LOCAL}:{SHORT_LOCAL}")
         stack.callback(two.close)
-        for server in (two, right):
-            stack.enter_context(serving(server, SHORT, sys.executable, PEERS, "accept", str(SHORT)))
         if shutil.which("iperf3"):
             for server, port in [(two, IPERF), (right, IPERF), (host, IPERF_HOST)]:
                 stack.enter_context(serving(server, port, "iperf3", "-4", "-s", "-p", str(port)))
@@ -191,16 +198,18 @@ def traffic(bridge, host, neighbour, left, right, seconds):
             compare(table, "iperf3, ", "Gbit/s", 2, ways, lambda *way: throughput(*way, seconds))
         else:
             print("bench: iperf3 is not installed: no throughput", file=sys.stderr)
+        for server, port in [(right, SHORT_BESIDE), *((two, port) for port in SHORT)]:
+            stack.enter_context(serving(server, port, sys.executable, PEERS, "accept", str(port)))
         ways = [
-            ("plain veth", left, RIGHT, SHORT, None, ""),
-            ("container → container", one, address, SHORT, "plain veth", ""),
-            ("neighbour → published port", neighbour, HOST, SHORT, "plain veth", ""),
-            ("host → container's address", host, address, SHORT, "plain veth", ""),
-            ("host → 127.0.0.1:published", host, "127.0.0.1", SHORT, "host → container's address", "≥ 0.90"),
+            ("plain veth", left, RIGHT, SHORT_BESIDE, None, ""),
+            ("container → container", one, address, SHORT_BESIDE, "plain veth", ""),
+            ("neighbour → published port", neighbour, HOST, SHORT_NEIGHBOUR, "plain veth", ""),
+            ("host → container's address", host, address, SHORT_DIRECT, "plain veth", ""),
+            ("host → 127.0.0.1:published", host, "127.0.0.1", SHORT_LOCAL, "host → container's address", "≥ 0.90"),
         ]
         compare(table, "new connections, ", "/s", 0, ways, connections)
         stack.enter_context(serving(host, 53, sys.executable, PEERS, "answer", HOST, protocol="udp"))
-        names(table, host, one, name)
+        names(table, host, one, name, address)
     return table
 
 
@@ -231,12 +240,12 @@ def connections(namespace, address, port):
     return float(call(namespace.argv(sys.executable, PEERS, "connect", address, str(port), "2")))
 
 
-def names(table, host, inside, name):
+def names(table, host, inside, name, address):
     """Answers of the resolver that a container finds, its own and forwarded ones."""
     outside = lambda number: f"n{number}.example.com"
-    own = ask(inside, "127.0.0.11", lambda _: name)
-    direct = ask(host, HOST, outside)
-    forwarded = ask(inside, "127.0.0.11", outside)
+    own = ask(inside, "127.0.0.11", lambda _: name, address)
+    direct = ask(host, HOST, outside, EVERYWHERE)
+    forwarded = ask(inside, "127.0.0.11", outside, EVERYWHERE)
     for case, (middle, slow), reference, budget in [
         ("DNS, name of a container", own, None, "< 0.3 ms"),
         ("DNS, the upstream itself, asked by the host", direct, None, ""),
@@ -246,10 +255,8 @@ def names(table, host, inside, name):
                   f"{middle / reference[0]:.2f}" if reference else "–", budget)
 
 
-def ask(namespace, server, name_of):
+def ask(namespace, server, name_of, expected):
     """Median and 99th percentile, in milliseconds, of the time from a query to its answer."""
-    import socket  # pylint: disable=import-outside-toplevel
-
     # A socket stays in the namespace in which it was made.
     with namespace, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(5)
@@ -261,8 +268,8 @@ def ask(namespace, server, name_of):
             client.send(query)
             answer = client.recv(4096)
             taken.append(time.perf_counter() - begin)
-            if answer[:2] != query[:2] or answer[3] & 15 or answer[6:8] == b"\0\0":
-                sys.exit(f"bench: {server} has no address for {name_of(number)}: {answer.hex()}")
+            if answer[:2] != query[:2] or socket.inet_aton(expected) not in answer:
+                sys.exit(f"bench: {server} does not answer {expected} for {name_of(number)}: {answer.hex()}")
     taken = sorted(taken[1:])
     return statistics.median(taken) * 1000, taken[len(taken) * 99 // 100] * 1000
 

@@ -2,7 +2,7 @@
 
 peers.py accept PORT                    takes connections and ends each at once
 peers.py connect ADDRESS PORT SECONDS   connects one by one; prints how many it did in a second
-peers.py answer ADDRESS                 a name server that has 192.0.2.1 for every name
+peers.py answer ADDRESS                 a name server that has 203.0.113.1 for every name
 """
 
 # The module below `socket`: a class less around each call of a short loop.
@@ -11,6 +11,9 @@ import socket
 import struct
 import sys
 import time
+
+# The name server's one answer.
+EVERYWHERE = "203.0.113.1"
 
 
 def accept(port):
@@ -53,10 +56,10 @@ def question(number, name):
 
 
 def reply(query):
-    """192.0.2.1 for whatever is asked; of additional records (EDNS) none comes back."""
+    """The one address for whatever is asked; of additional records (EDNS) none comes back."""
     end = query.index(0, 12) + 5
     head = query[:2] + struct.pack(">HHHHH", 0x8180, 1, 1, 0, 0)
-    return head + query[12:end] + struct.pack(">HHHIH", 0xC00C, 1, 1, 60, 4) + bytes([192, 0, 2, 1])
+    return head + query[12:end] + struct.pack(">HHHIH", 0xC00C, 1, 1, 60, 4) + socket.inet_aton(EVERYWHERE)
 
 
 if __name__ == "__main__":
