@@ -12,7 +12,8 @@ use crate::container::status;
 use crate::error::{Class, Failure};
 use crate::net::firewall::{Publication, Subject};
 use crate::net::link::{self, Links};
-use crate::net::{Driver, Network, bridge};
+use crate::net::{Driver, Endpoint, Network, attach, bridge};
+use crate::sys::process;
 
 /// Something that is not in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,15 @@ impl Engine {
                 let fixed = fix && self.lock_settled(&id).is_ok();
                 findings.push(Finding::new(format!("container {}", record.config.name), problem, fixed));
             } else if liveness.init && record.status().is_live() {
+                if record.state.shim.is_some_and(|shim| process::start_time(shim.pid) != Some(shim.start_time)) {
+                    findings.push(Finding {
+                        subject: format!("container {}", record.config.name),
+                        problem: "it runs, but its supervisor was killed: no log, no names, nobody holds its ports"
+                            .into(),
+                        cure: format!("mydocker restart {}", record.config.name),
+                        fixed: false,
+                    });
+                }
                 running.push(record);
             }
         }
@@ -102,24 +112,24 @@ impl Engine {
             findings.push(Finding::new(format!("device {device}"), "its network was removed", fixed));
         }
         for network in networks.iter().filter(|network| network.driver == Driver::Bridge) {
-            let ports: Vec<String> = running
+            let endpoints: Vec<&Endpoint> = running
                 .iter()
                 .flat_map(|record| &record.state.endpoints)
                 .filter(|endpoint| endpoint.network_id == network.id)
-                .filter_map(|endpoint| endpoint.host_interface.clone())
                 .collect();
             // Made when a container first needs it.
-            if ports.is_empty() {
+            if endpoints.is_empty() {
                 continue;
             }
             let bridge = bridge::find(network, &self.firewall())?;
             let devices = links.devices()?;
-            let loose: Vec<&String> = ports
-                .iter()
-                .filter(|port| {
-                    devices
-                        .iter()
-                        .any(|device| device.name == **port && (bridge.is_none() || device.controller != bridge))
+            let loose: Vec<&Endpoint> = endpoints
+                .into_iter()
+                .filter(|endpoint| {
+                    devices.iter().any(|device| {
+                        Some(&device.name) == endpoint.host_interface.as_ref()
+                            && (bridge.is_none() || device.controller != bridge)
+                    })
                 })
                 .collect();
             if bridge.is_some() && loose.is_empty() {
@@ -135,13 +145,11 @@ impl Engine {
         Ok(())
     }
 
-    fn reconnect(&self, links: &mut Links, network: &Network, ports: &[&String]) -> Result<()> {
+    fn reconnect(&self, links: &mut Links, network: &Network, loose: &[&Endpoint]) -> Result<()> {
         let lock = self.networks().lock()?;
         let Some(index) = self.raise(&lock, network, &mut Vec::new())? else { return Ok(()) };
-        let isolated = bridge::is_isolating(network);
-        links.carry_out(
-            ports.iter().flat_map(|port| [link::port(port, index), link::port_flags(port, isolated)]).collect(),
-        )
+        loose.iter().for_each(|endpoint| attach::return_to_bridge(links, network, index, endpoint));
+        Ok(())
     }
 
     /// Rules: somebody may have flushed the firewall since they were written.

@@ -89,8 +89,9 @@ pub fn connect(
         (Driver::Bridge, Some(bridge), Some(name)) => {
             let pair =
                 VethPair { name, peer: &endpoint.interface, namespace: inside.namespace, mac: endpoint.mac, mtu };
-            let isolated = bridge::is_isolating(network);
-            host.carry_out(vec![link::veth(&pair), link::port(name, bridge), link::port_flags(name, isolated)])?;
+            let mut requests = vec![link::veth(&pair), link::port(name, bridge)];
+            requests.extend(port_flags(network, endpoint));
+            host.carry_out(requests)?;
         }
         (Driver::Bridge, ..) => anyhow::bail!("network {} has no bridge to connect to", network.name),
         (driver @ (Driver::Macvlan | Driver::Ipvlan), ..) => {
@@ -120,10 +121,22 @@ pub fn connect(
 pub fn return_to_bridge(host: &mut Links, network: &Network, index: u32, endpoint: &Endpoint) {
     if let Some(name) = &endpoint.host_interface
         && let Err(error) =
-            host.carry_out(vec![link::port(name, index), link::port_flags(name, bridge::is_isolating(network))])
+            host.carry_out(std::iter::once(link::port(name, index)).chain(port_flags(network, endpoint)).collect())
     {
         tracing::debug!("{error:#}");
     }
+}
+
+/// How the port of a connection passes frames on, where that is not the usual way.
+fn port_flags(network: &Network, endpoint: &Endpoint) -> Option<link::Request> {
+    let name = endpoint.host_interface.as_deref()?;
+    let (isolated, hairpin) = (bridge::is_isolating(network), !endpoint.published.is_empty());
+    (isolated || hairpin).then(|| link::port_flags(name, isolated, hairpin))
+}
+
+/// Lets a connection that has published ports only now be reached by them from its own container.
+pub fn lead_back(host: &mut Links, network: &Network, endpoint: &Endpoint) -> Result<()> {
+    port_flags(network, endpoint).map_or(Ok(()), |request| host.carry_out(vec![request]))
 }
 
 fn mode_key(driver: Driver) -> &'static str {
@@ -150,7 +163,7 @@ fn refused(network: &Network, error: anyhow::Error) -> anyhow::Error {
 
 fn no_parent(network: &Network) -> anyhow::Error {
     Failure::conflict(format!("network {}: its parent device {} does not exist", network.name, network.device))
-        .with_hint(format!("make it (ip link add …), or the network anew with --opt parent=DEVICE"))
+        .with_hint("make it (ip link add …), or the network anew with --opt parent=DEVICE")
         .into()
 }
 

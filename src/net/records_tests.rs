@@ -215,7 +215,7 @@ fn of_a_damaged_record_the_id_is_read_or_found_among_what_is_left() {
     }
     fs::write(&path, "\"id\":\"../../../../../../../../../../../../../../../../../../../../../etc\"").unwrap();
     assert_eq!(records.salvage_id("n1"), None);
-    assert_eq!(records.orphans().unwrap(), [damaged.id.clone()]);
+    assert_eq!(records.orphans().unwrap(), std::slice::from_ref(&damaged.id));
     lock.forget("..").unwrap();
     lock.forget(&damaged.id).unwrap();
     lock.forget(&damaged.id).unwrap();

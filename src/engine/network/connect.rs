@@ -172,6 +172,7 @@ impl Engine {
             };
             let published: Vec<Published> = ports.iter().filter_map(target).collect();
             endpoint.published.clone_from(&published);
+            attach::lead_back(&mut Links::open()?, &network, endpoint)?;
             container.save_state()?;
             return self.firewall().publish(id.as_str(), &network, &published);
         }

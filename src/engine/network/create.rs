@@ -297,41 +297,29 @@ fn is_device_name(name: &str) -> bool {
 }
 
 fn check_options(options: &BTreeMap<String, String>) -> Result<()> {
-    let bad = |key: &str, value: &str, hint: &str| -> Result<()> {
-        Err(Failure::usage(format!("invalid value {value:?} of option {key}")).with_hint(hint).into())
-    };
     for (key, value) in options {
-        match key.as_str() {
-            option::ICC | option::MASQUERADE => {
-                if !matches!(
-                    value.as_str(),
-                    "true" | "false" | "1" | "0" | "t" | "f" | "T" | "F" | "TRUE" | "FALSE" | "True" | "False"
-                ) {
-                    bad(key, value, "it is true or false")?;
-                }
-            }
-            option::MTU => {
-                if !value.parse::<u32>().is_ok_and(|mtu| mtu == 0 || (68..=65535).contains(&mtu)) {
-                    bad(key, value, "it is a number of bytes from 68 to 65535")?;
-                }
-            }
-            option::HOST_BINDING => {
-                if value.parse::<IpAddr>().is_err() {
-                    bad(key, value, "it is an address of the host")?;
-                }
-            }
+        let text = value.as_str();
+        let (valid, expected) = match key.as_str() {
+            option::ICC | option::MASQUERADE => (BOOLEANS.contains(&text), "true or false"),
+            option::MTU => (
+                text.parse::<u32>().is_ok_and(|mtu| mtu == 0 || (68..=65535).contains(&mtu)),
+                "a number of bytes from 68 to 65535",
+            ),
+            option::HOST_BINDING => (text.parse::<IpAddr>().is_ok(), "an address of the host"),
             option::MACVLAN_MODE => {
-                if !matches!(value.as_str(), "bridge" | "private" | "vepa" | "passthru") {
-                    bad(key, value, "it is bridge, private, vepa or passthru")?;
-                }
+                (matches!(text, "bridge" | "private" | "vepa" | "passthru"), "bridge, private, vepa or passthru")
             }
-            option::IPVLAN_MODE => {
-                if !matches!(value.as_str(), "l2" | "l3" | "l3s") {
-                    bad(key, value, "it is l2, l3 or l3s")?;
-                }
-            }
-            _ => {}
+            option::IPVLAN_MODE => (matches!(text, "l2" | "l3" | "l3s"), "l2, l3 or l3s"),
+            _ => continue,
+        };
+        if !valid {
+            return Err(Failure::usage(format!("invalid value {value:?} of option {key}"))
+                .with_hint(format!("it is {expected}"))
+                .into());
         }
     }
     Ok(())
 }
+
+/// Words for true and false, as Go's strconv.ParseBool takes them.
+const BOOLEANS: [&str; 12] = ["true", "false", "1", "0", "t", "f", "T", "F", "TRUE", "FALSE", "True", "False"];

@@ -19,7 +19,12 @@ impl Engine {
         if mappings.is_empty() {
             return Ok(());
         }
-        let Some(number) = publishing(claim) else { return Ok(()) };
+        let Some(number) = publishing(claim) else {
+            claim
+                .warnings
+                .push("Published ports are discarded: no network of the container leads to the outside".into());
+            return Ok(());
+        };
         let default = claim.networks[number].0.option(option::HOST_BINDING).and_then(|text| text.parse().ok());
         let endpoint = &claim.endpoints[number];
         let targets = [endpoint.address(false), endpoint.address(true)];

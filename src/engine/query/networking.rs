@@ -132,7 +132,7 @@ pub(super) fn links(config: &Config) -> Option<Vec<String>> {
 pub(super) fn settings(record: &Record, network_id: impl Fn(&str) -> Option<String>) -> NetworkSettingsView {
     let mut networks = BTreeMap::new();
     for attachment in attachments(&record.config) {
-        networks.insert(attachment.network.clone(), asked(&attachment));
+        networks.insert(attachment.network.clone(), asked(attachment));
     }
     if matches!(record.config.namespaces.network, NetworkMode::None | NetworkMode::Host) {
         networks.insert(mode(&record.config), EndpointView::default());

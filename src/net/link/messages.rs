@@ -75,11 +75,11 @@ pub fn port(name: &str, bridge: u32) -> Request {
     Request::new(format!("make {name} a port of the bridge"), RouteNetlinkMessage::SetLink(link.build()), 0)
 }
 
-/// How a port of a bridge passes frames on. Back to where they came from, too: with br_netfilter loaded
-/// that is the way from a container to its own published port. An isolated port reaches the bridge itself
-/// and no other isolated port.
-pub fn port_flags(name: &str, isolated: bool) -> Request {
-    let flags = vec![InfoBridgePort::HairpinMode(true), InfoBridgePort::Isolated(isolated)];
+/// How a port of a bridge passes frames on. With `hairpin` back to where they came from, too: where
+/// br_netfilter is loaded that is the way from a container to its own published port. An `isolated` port
+/// reaches the bridge itself and no other isolated port. It must be a port already.
+pub fn port_flags(name: &str, isolated: bool, hairpin: bool) -> Request {
+    let flags = vec![InfoBridgePort::HairpinMode(hairpin), InfoBridgePort::Isolated(isolated)];
     let link = LinkUnspec::new_with_name(name)
         .set_port_kind(InfoPortKind::Bridge)
         .set_port_data(InfoPortData::BridgePort(flags));

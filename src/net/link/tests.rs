@@ -21,7 +21,7 @@ fn a_bridge_with_a_container_in_one_round_each() {
     let gateway6: IpNetwork = "fd00::1/64".parse().unwrap();
     host.carry_out(vec![address(index, gateway), address(index, gateway6), up(index)]).unwrap();
     let pair = VethPair { name: "veth1", peer: "eth0", namespace: inside.as_fd(), mac: MAC, mtu: Some(1400) };
-    host.carry_out(vec![veth(&pair), port("veth1", index), port_flags("veth1", true)]).unwrap();
+    host.carry_out(vec![veth(&pair), port("veth1", index), port_flags("veth1", true, true)]).unwrap();
 
     let mut container = crate::sys::network::inside(inside.as_fd(), Links::open).unwrap().unwrap();
     let eth0 = container.device("eth0").unwrap().unwrap();
