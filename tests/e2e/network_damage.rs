@@ -120,7 +120,7 @@ fn damaged_and_deleted_indexes_of_addresses_are_made_anew() {
     }
     fs::remove_file(&bitmap).unwrap();
     assert_ne!(address(own), "10.82.0.2");
-    // The leases are the truth, and gone with them is who has what; the next start makes the place anew.
+    // The owners are the truth, and gone with them is who has what; the next start makes the place anew.
     fs::remove_dir_all(&directory).unwrap();
     address("true");
     sandbox.ok(["rm", "-f", &name]);
