@@ -25,7 +25,7 @@ ROOT_TESTS := $(if $(SUDO),env $(RUNNER)='sudo -E')
 # machine that has the program from elsewhere is left alone. (Debian's own busybox is dynamic and
 # of no use in an image; busybox-static takes its place.)
 NEEDS := busybox:busybox-static iptables:iptables ip:iproute2 tar:tar cc:gcc ld:binutils
-NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux
+NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux iperf3:iperf3
 NEEDS_TEST := strace:strace
 NEEDS_VM := qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs modprobe:kmod systemctl:systemd
 

@@ -130,7 +130,13 @@ impl Engine {
         let Resolved { mode, networking, warnings } =
             self.resolve_networking(request, &exposed_ports(&defaults.exposed_ports))?;
         let namespaces = self.namespaces(request, mode)?;
-        let hostname = hostname(id, request, &namespaces)?;
+        let hostname = match &namespaces.network {
+            // With the files of that container, as with Docker.
+            NetworkMode::Container(peer) if namespaces.uts == NamespaceMode::Private => {
+                handle::load(self.layout(), &handle::find(self.layout(), peer)?)?.config.hostname
+            }
+            _ => hostname(id, request, &namespaces)?,
+        };
         let workdir = request.workdir.clone().or_else(|| Some(defaults.workdir.clone())).filter(|dir| !dir.is_empty());
         let workdir = absolute(workdir.as_deref().unwrap_or("/"), "working directory")?;
         for limit in &request.ulimits {

@@ -3,8 +3,8 @@
 //! ```text
 //! records    what networks there are (JSON, one file each), found by name or id
 //! pools      which subnets are free: pure
-//! ipam       which addresses are taken, by whom: a bitmap and one link an address
-//! names      which names lead where: one link a name and container
+//! ipam       which addresses are taken, by whom: a table of owners, and a bitmap as its index
+//! names      which names lead where: a table a network
 //! link       devices, addresses, routes: rtnetlink's messages over a blocking socket
 //! firewall   rules as text, handed to iptables-restore
 //! ports      host ports, held by bound sockets, and who else holds one

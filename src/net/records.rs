@@ -3,7 +3,8 @@
 //!
 //! Readers take no lock: a record is replaced as a whole, and one that is damaged hides no other.
 //! Writers hold a [`Locked`], the one lock for records, addresses and names of all networks. It is
-//! held for a transition, never while a container runs; it comes last in the order of locks.
+//! held for a transition, never while a container runs; in the order of locks only the firewall's
+//! comes after it.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

@@ -8,13 +8,12 @@ what a person at a prompt or a CI step sees (and what cgroup v1 makes slow).
 
 Everything lives on a private data root below /var/tmp and is removed afterwards.
 Docker and podman are measured where they are installed and have an image called busybox;
-`--prepare` imports it there.
+`--prepare` imports it there. Networks (`network.py`) are measured on a private host of their own,
+with a neighbour: nothing touches the machine's links.
 """
 
 import argparse
 import contextlib
-import ctypes
-import glob
 import json
 import os
 import shutil
@@ -24,66 +23,13 @@ import sys
 import tempfile
 import time
 
-QUIET = 0.1
+# No compiled files of root's in the checkout.
+sys.dont_write_bytecode = True
+import network  # noqa: E402
+from measure import QUIET, Namespace, Table, call, interleaved, shims, spawn  # noqa: E402
+
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IMAGE = os.path.join(REPOSITORY, "images", "busybox.tar")
-
-
-def call(argv, **options):
-    """Runs a command that must succeed; its standard output as text."""
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, **options)
-    if done.returncode != 0:
-        sys.exit(f"bench: {' '.join(argv)}: exit code {done.returncode}\n{done.stderr.decode(errors='replace')}")
-    return done.stdout.decode(errors="replace")
-
-
-def spawn(argv, output=subprocess.DEVNULL):
-    """Seconds from fork to exit of a command that must succeed.
-
-    posix_spawn, not fork: the interpreter's page tables are not what is measured.
-    """
-    null = os.open(os.devnull, os.O_RDONLY)
-    actions = [(os.POSIX_SPAWN_DUP2, null, 0)]
-    target = os.open(os.devnull, os.O_WRONLY) if output is subprocess.DEVNULL else output
-    actions.append((os.POSIX_SPAWN_DUP2, target, 1))
-    begin = time.perf_counter()
-    pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
-    _, status = os.waitpid(pid, 0)
-    took = time.perf_counter() - begin
-    os.close(null)
-    if target is not output:
-        os.close(target)
-    if status != 0:
-        sys.exit(f"bench: {' '.join(argv)}: exit code {os.waitstatus_to_exitcode(status)}")
-    return took
-
-
-class MountNamespace:
-    """A mount namespace to start programs from; entering it is not part of the measured time."""
-
-    def __init__(self, script):
-        self.holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", f"{script} && echo ready && exec cat"],
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        if self.holder.stdout.readline() != b"ready\n":
-            sys.exit(f"bench: cannot prepare a mount namespace: {script}")
-        self.inside = os.open(f"/proc/{self.holder.pid}/ns/mnt", os.O_RDONLY)
-        self.outside = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-
-    def _enter(self, descriptor):
-        directory = os.getcwd()
-        if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0) != 0:
-            sys.exit(f"bench: setns: {os.strerror(ctypes.get_errno())}")
-        os.chdir(directory)
-
-    def __enter__(self):
-        self._enter(self.inside)
-
-    def __exit__(self, *_):
-        self._enter(self.outside)
-
-    def close(self):
-        self.holder.stdin.close()
-        self.holder.wait()
 
 
 class Subject:
@@ -108,23 +54,27 @@ class Subject:
 class Engine(Subject):
     """mydocker, docker, podman: Docker's command line."""
 
-    def __init__(self, name, program):
-        self.name, self.program, self.made = name, program, []
+    def __init__(self, name, program, network=("--network", "none")):
+        self.name, self.program, self.network, self.made = name, program, network, []
         self.box = f"bench-{os.getpid()}-box"
+
+    def on(self, suffix, *network):
+        """The same engine with other flags for the network."""
+        return Engine(f"{self.name} {suffix}", self.program, network)
 
     def argv(self, *words):
         return [*self.program, *words]
 
     def run_true(self, _number):
-        return self.argv("run", "--rm", "--network", "none", "busybox", "true")
+        return self.argv("run", "--rm", *self.network, "busybox", "true")
 
     def run_detached(self, number):
         name = f"bench-{os.getpid()}-{number}"
         self.made.append(name)
-        return self.argv("run", "-d", "--network", "none", "--name", name, "busybox", "sleep", "1000")
+        return self.argv("run", "-d", *self.network, "--name", name, "busybox", "sleep", "1000")
 
     def start_box(self):
-        call(self.argv("run", "-d", "--network", "none", "--name", self.box, "busybox", "sleep", "1000"))
+        call(self.argv("run", "-d", *self.network, "--name", self.box, "busybox", "sleep", "1000"))
         self.made.append(self.box)
 
     def exec_true(self):
@@ -165,7 +115,7 @@ class Crun(Subject):
         # the machine for v1, which is where the controllers that matter are.
         unified = "/sys/fs/cgroup/unified"
         if os.path.exists(f"{unified}/cgroup.controllers") and open(f"{unified}/cgroup.controllers", encoding="ascii").read().strip():
-            self.view = MountNamespace(f"umount {unified}")
+            self.view = Namespace.make("mnt", f"umount {unified}")
 
     def configure(self, *argv):
         with open(f"{self.bundle}/config.json", encoding="utf-8") as file:
@@ -199,7 +149,7 @@ class Crun(Subject):
             self.running = False
 
     def leave(self):
-        if isinstance(self.view, MountNamespace):
+        if isinstance(self.view, Namespace):
             self.view.close()
 
 
@@ -213,61 +163,6 @@ class Unshare(Subject):
 
     def run_true(self, _number):
         return ["unshare", "-mpfunir", "chroot", self.rootfs, "true"]
-
-
-class Table:
-    """Rows of medians in milliseconds (or another unit), one column a subject."""
-
-    def __init__(self, subjects):
-        self.subjects, self.rows = subjects, []
-
-    def add(self, case, values, budget="", unit="ms", digits=2):
-        self.rows.append((case, values, budget, unit, digits))
-        shown = ", ".join(f"{name} {value:.{digits}f}" for name, value in values.items())
-        print(f"bench: {case}: {shown} {unit}", file=sys.stderr, flush=True)
-
-    def print(self):
-        names = [name for name in self.subjects if any(name in row[1] for row in self.rows)]
-        peers = [name for name in names if name != "mydocker"]
-        heading = ["case", *names, *[f"ratio to {peer}" for peer in peers], "budget"]
-        body = []
-        for case, values, budget, unit, digits in self.rows:
-            line = [f"{case} ({unit})"]
-            line += [f"{values[name]:.{digits}f}" if name in values else "–" for name in names]
-            for peer in peers:
-                comparable = peer in values and "mydocker" in values and values[peer]
-                line.append(f"{values['mydocker'] / values[peer]:.2f}" if comparable else "–")
-            body.append([*line, budget])
-        print("| " + " | ".join(heading) + " |")
-        print("|" + "---|" * len(heading))
-        for line in body:
-            print("| " + " | ".join(line) + " |")
-
-
-def interleaved(subjects, command, rounds, pause):
-    """Median milliseconds of `command(subject, number)` for each subject, taken in turns.
-
-    With a pause the subjects alternate start by start. Without one they alternate in blocks whose
-    first start is not counted: a start right after another subject's would not be back to back.
-    """
-    block = 1 if pause else 11
-    taken = {subject.name: [] for subject in subjects}
-    number = 0
-    while number <= rounds:
-        for subject in subjects:
-            for position in range(block):
-                argv = command(subject, number + position)
-                if argv is None:
-                    break
-                with subject.view:
-                    if pause:
-                        time.sleep(pause)
-                    took = spawn(argv)
-                # The first of a block, or of all, warms caches.
-                if (position if block > 1 else number) > 0:
-                    taken[subject.name].append(took)
-        number += block
-    return {name: statistics.median(values) * 1000 for name, values in taken.items() if values}
 
 
 def starts(table, subjects, rounds):
@@ -317,7 +212,7 @@ def hundred(table, engines, count):
         last[engine.name] = statistics.median(took[-10:]) * 1000
         listing[engine.name] = statistics.median(spawn(engine.argv("ps")) for _ in range(11)) * 1000
         if engine.name == "mydocker":
-            memory[engine.name] = shim_memory()
+            memory[engine.name] = statistics.median(size for size, _ in shims())
             watching[engine.name] = stats_round(engine.argv("stats"))
         names, engine.made = list(engine.made), []
         removal[engine.name] = spawn(engine.remove(names))
@@ -353,23 +248,6 @@ def stats_round(argv):
     return (end - begin) / rounds
 
 
-def shim_memory():
-    """Median proportional set size of the shims, KiB."""
-    sizes = []
-    for path in glob.glob("/proc/[0-9]*"):
-        try:
-            with open(f"{path}/cmdline", "rb") as file:
-                if not file.read().startswith(b"mydocker: shim bench-%d-" % os.getpid()):
-                    continue
-            with open(f"{path}/smaps_rollup", encoding="ascii") as file:
-                sizes += [int(line.split()[1]) for line in file if line.startswith("Pss:")]
-        except OSError:
-            continue  # it has just ended
-    if not sizes:
-        sys.exit("bench: no process is called `mydocker: shim …`")
-    return statistics.median(sizes)
-
-
 def output(table, engines, lines):
     """A million lines of 100 bytes through run, then logs of them."""
     script = f"yes {'x' * 99} | head -n {lines}"
@@ -379,7 +257,7 @@ def output(table, engines, lines):
         engine.made.append(name)
         # A pipe as a script has it, drained by a program: /dev/null would spare the copy.
         counter = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        words = engine.argv("run", "--network", "none", "--name", name, "busybox", "sh", "-c", script)
+        words = engine.argv("run", *engine.network, "--name", name, "busybox", "sh", "-c", script)
         ran[engine.name] = spawn(words, counter.stdin.fileno())
         counted(counter, lines * 100, engine.name)
         counter = subprocess.Popen(["wc", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -387,7 +265,7 @@ def output(table, engines, lines):
         counted(counter, lines * 100, engine.name)
         tail[engine.name] = statistics.median(spawn(engine.argv("logs", "--tail", "10", name)) for _ in range(11)) * 1000
         call(engine.argv("rm", "-f", name))
-        call(engine.argv("run", "--network", "none", "--name", name, "busybox", "seq", "20"))
+        call(engine.argv("run", *engine.network, "--name", name, "busybox", "seq", "20"))
         short[engine.name] = statistics.median(spawn(engine.argv("logs", "--tail", "10", name)) for _ in range(11)) * 1000
         engine.close()
     table.add(f"{lines:,} lines of 100 bytes: run", ran, "< 0.5 s", "s")
@@ -438,9 +316,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=40, help="starts of each subject (default 40)")
     parser.add_argument("--count", type=int, default=100, help="containers side by side (default 100)")
     parser.add_argument("--lines", type=int, default=1_000_000, help="lines of output (default a million)")
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement of throughput (default 3)")
     parser.add_argument("--without", action="append", default=[], help="leave docker or podman out")
     parser.add_argument("--prepare", action="store_true", help="import busybox into docker and podman")
-    parser.add_argument("--only", choices=["starts", "execs", "limits", "hundred", "output"], help="one part only")
+    parser.add_argument("--only", choices=["starts", "execs", "limits", "hundred", "output", "network"], help="one part only")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench: containers need root")
@@ -472,6 +351,9 @@ def main():
         table.add("binary", {"mydocker": os.path.getsize(arguments.binary) / 1e6}, "< 6", "MB", 1)
         print(f"{os.uname().sysname} {os.uname().release}, {os.cpu_count()} processors, {time.strftime('%Y-%m-%d')}; medians\n")
         table.print()
+        if chosen("network"):
+            crun = [subject for subject in subjects if isinstance(subject, Crun)]
+            network.measure(engines, crun, arguments)
     finally:
         for subject in subjects:
             subject.close()

@@ -8,6 +8,7 @@ mod support;
 mod crash;
 mod devices;
 mod diagnosis;
+mod doctor;
 mod events;
 mod exec;
 mod explain;

@@ -1,11 +1,11 @@
 //! Networks joined and left, by containers that run and by such that do not, and what is shown of it.
 
 use super::support::traffic::{Matrix, Server};
-use super::support::{Sandbox, eventually};
+use super::support::{Namespace, Neighbour, Sandbox, eventually};
 use crate::ours_only;
 
 fn default_route(s: &Sandbox, name: &str) -> String {
-    s.ok(["exec", name, "ip", "route", "show", "default"]).trim().to_owned()
+    s.ok(["exec", name, "sh", "-c", "ip route | grep default || :"]).trim().to_owned()
 }
 
 fn hosts(s: &Sandbox, name: &str) -> String {
@@ -96,12 +96,12 @@ fn published_ports_move_on_when_their_network_is_left() {
     s.ok(["network", "create", "two"]);
     let name = s.name("moved");
     s.sleeper(&name, &["--network", "one", "--network", "two", "-p", "8080:80", "-p", "8080:80/udp"]);
-    let n = super::support::Neighbour::join(0);
+    let n = Neighbour::join(0);
     let inside = s.inside(&name);
     let _server = Server::on(&inside, "moved", 80);
     let reached = |network: &str| {
         let mut m = Matrix::default();
-        m.pings("the host to the container", &super::support::Namespace::here(), s.address(&name, network));
+        m.pings("the host to the container", &Namespace::here(), s.address(&name, network));
         m.check();
         let mut m = Matrix::default();
         m.reaches("the neighbour", &n.namespace, (n.host, 8080), "moved", n.address);
@@ -176,7 +176,7 @@ fn what_is_shown_of_connections() {
         r#"{"53/udp":[{"HostIp":"127.0.0.1","HostPort":"5353"}],"80/tcp":[{"HostIp":"","HostPort":"8080"}]}"#
     );
     let ports = s.ok(["ps", "--format", "{{.Ports}}|{{.Networks}}"]);
-    assert_eq!(ports, "99/tcp, 0.0.0.0:8080->80/tcp, 127.0.0.1:5353->53/udp|shown");
+    assert_eq!(ports, "99/tcp, 127.0.0.1:5353->53/udp, 0.0.0.0:8080->80/tcp|shown");
     assert_eq!(s.ok(["ps", "-q", "--filter", "network=shown"]), id[..12]);
     assert_eq!(s.ok(["port", &name]), "53/udp -> 127.0.0.1:5353\n80/tcp -> 0.0.0.0:8080");
     assert_eq!(s.ok(["port", &name, "80"]), "0.0.0.0:8080");

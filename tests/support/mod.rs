@@ -10,6 +10,7 @@ pub mod host;
 pub mod injection;
 pub mod invocation;
 pub mod leftovers;
+pub mod nameserver;
 pub mod networks;
 pub mod processes;
 pub mod sandbox;

@@ -31,7 +31,6 @@ pub const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 pub struct Server {
     stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
-    pub port: u16,
 }
 
 impl Server {
@@ -55,11 +54,11 @@ impl Server {
             let tcp = TcpListener::bind(address).unwrap_or_else(|error| panic!("listen on {address}: {error}"));
             let address = tcp.local_addr().unwrap();
             let udp = UdpSocket::bind(address).unwrap_or_else(|error| panic!("listen on {address}/udp: {error}"));
-            ready.send(address.port()).unwrap();
+            ready.send(()).unwrap();
             serve(&name, &tcp, &udp, &reader);
         });
-        let port = is_ready.recv().expect("the server listens");
-        Server { stop: Some(stop), thread: Some(thread), port }
+        is_ready.recv().expect("the server listens");
+        Server { stop: Some(stop), thread: Some(thread) }
     }
 }
 

@@ -4,6 +4,7 @@
 mod connect;
 mod create;
 pub(in crate::engine) mod plug;
+mod publish;
 mod remove;
 pub(in crate::engine) mod resolve;
 mod view;

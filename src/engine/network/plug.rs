@@ -10,23 +10,23 @@
 //! The record of the container says *starting* before a claim is made. So whoever finds claims
 //! without a living container also finds that container orphaned, and releases by owner.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
+use super::publish::port_mappings;
 use crate::container::handle as record;
-use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, PortMapping, handle};
+use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, handle};
 use crate::engine::Engine;
 use crate::error::{Class, Failure};
 use crate::net::attach::{self, DefaultRoutes};
 use crate::net::firewall::Firewall;
 use crate::net::link::Links;
-use crate::net::ports::{self, Wanted};
 use crate::net::records::random_id;
 use crate::net::records::{Locked, Records};
-use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, Published, bridge, dns, option};
+use crate::net::{DEFAULT_NETWORK, Driver, Endpoint, MacAddress, Network, bridge, dns, option};
 use crate::sys::random;
 
 /// Hardware address of a connection that has no other.
@@ -42,7 +42,7 @@ pub struct Claim {
     /// Things the user should know; not errors.
     pub warnings: Vec<String>,
     /// The network of each endpoint, and its bridge.
-    networks: Vec<(Network, Option<u32>)>,
+    pub(super) networks: Vec<(Network, Option<u32>)>,
 }
 
 impl Claim {
@@ -231,6 +231,12 @@ impl Engine {
         let freed = lock.ipam(network).sweep(&mut |owner| self.uses_networks(owner))?;
         for (_, owner) in &freed {
             lock.names(network).unregister_owner(owner)?;
+            // Still under the lock: nobody has the address before nothing leads there any more.
+            let record = ContainerId::parse(owner).map(|id| handle::load(self.layout(), &id));
+            let publishes_nothing = |record: &handle::Record| port_mappings(&record.config).is_empty();
+            if !record.is_some_and(|record| record.as_ref().is_ok_and(publishes_nothing)) {
+                self.firewall().unpublish_owner(owner)?;
+            }
         }
         Ok(freed.len())
     }
@@ -243,59 +249,6 @@ impl Engine {
             Ok(record) => record.status().is_live() || record.liveness().shim,
             Err(error) => Failure::from_error(&error).class != Class::NotFound,
         }
-    }
-
-    /// Holds the host ports of a container, and says where they lead.
-    fn claim_ports(&self, config: &Config, claim: &mut Claim) -> Result<()> {
-        let mappings = port_mappings(config);
-        if mappings.is_empty() {
-            return Ok(());
-        }
-        let Some(number) = publishing(claim) else { return Ok(()) };
-        let default = claim.networks[number].0.option(option::HOST_BINDING).and_then(|text| text.parse().ok());
-        let endpoint = &claim.endpoints[number];
-        let targets = [endpoint.address(false), endpoint.address(true)];
-        let ours = |protocol, address: SocketAddr| self.publisher_of(protocol, address);
-        let mut published = Vec::new();
-        for mapping in &mappings {
-            let wanted = Wanted {
-                protocol: mapping.protocol,
-                host_ip: mapping.host_ip.or(default),
-                ports: mapping.host_ports,
-                ipv4: targets[0].is_some(),
-                ipv6: targets[1].is_some(),
-            };
-            if wanted.host_ip.is_some_and(|address| targets[usize::from(address.is_ipv6())].is_none()) {
-                return Err(no_family(mapping));
-            }
-            let held = ports::hold(&wanted, &ours)?;
-            claim.held.extend(held.sockets);
-            for host in held.addresses {
-                let target = if host.is_ipv6() { targets[1] } else { targets[0] };
-                if let Some(target) = target {
-                    let target = SocketAddr::new(target, mapping.port);
-                    published.push(Published { host, target, protocol: mapping.protocol });
-                }
-            }
-        }
-        claim.endpoints[number].published = published;
-        Ok(())
-    }
-
-    /// Which of our containers has a host port.
-    fn publisher_of(&self, protocol: crate::net::Protocol, address: SocketAddr) -> Option<String> {
-        let clashes = |other: &Published| {
-            other.protocol == protocol
-                && other.host.port() == address.port()
-                && (other.host.ip() == address.ip()
-                    || (other.host.is_ipv4() == address.is_ipv4()
-                        && (other.host.ip().is_unspecified() || address.ip().is_unspecified())))
-        };
-        handle::ids(self.layout()).ok()?.into_iter().find_map(|id| {
-            let record = handle::load(self.layout(), &id).ok()?;
-            let has = record.state.endpoints.iter().flat_map(|endpoint| &endpoint.published).any(clashes);
-            (has && record.status().is_live()).then(|| record.config.name.clone())
-        })
     }
 
     /// Makes what was claimed real. The resolver's sockets come back, to be served.
@@ -471,37 +424,6 @@ fn names(config: &Config, attachment: &Attachment) -> Vec<String> {
         new
     });
     names
-}
-
-/// What is to be published: what was said, and with `-P` every exposed port besides.
-pub(in crate::engine) fn port_mappings(config: &Config) -> Vec<PortMapping> {
-    let networking = &config.networking;
-    let mut mappings = networking.ports.clone();
-    if networking.publish_all {
-        for exposed in &networking.exposed {
-            let said = |mapping: &PortMapping| mapping.port == exposed.port && mapping.protocol == exposed.protocol;
-            if !networking.ports.iter().any(said) {
-                let (port, protocol) = (exposed.port, exposed.protocol);
-                mappings.push(PortMapping { host_ip: None, host_ports: None, port, protocol });
-            }
-        }
-    }
-    mappings
-}
-
-/// The connection that published ports lead to: the first on a bridge with a way out.
-fn publishing(claim: &Claim) -> Option<usize> {
-    claim.networks.iter().position(|(network, _)| network.driver == Driver::Bridge && !network.internal)
-}
-
-fn no_family(mapping: &PortMapping) -> anyhow::Error {
-    let address = mapping.host_ip.map(|address| address.to_string()).unwrap_or_default();
-    Failure::usage(format!(
-        "cannot publish port {}/{} on {address}: the container has no such address family",
-        mapping.port, mapping.protocol
-    ))
-    .with_hint("connect it to a network with IPv6: mydocker network create --ipv6 NAME")
-    .into()
 }
 
 fn unspecified(address: IpAddr) -> IpAddr {

@@ -196,10 +196,6 @@ impl<'a> Shim<'a> {
             }
             run.network.iter().for_each(|network| network.watch(&mut questions));
         }
-        for (token, descriptor, flags) in questions {
-            events.push(Event::Name(token));
-            set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
-        }
         for parting in &self.parting {
             parting.client.watch(&mut watched);
         }
@@ -210,6 +206,11 @@ impl<'a> Shim<'a> {
         for peer in &self.peers {
             events.push(Event::Peer(peer.token));
             set.push(rustix::event::PollFd::new(&peer.channel, PollFlags::IN));
+        }
+        // After those who tell that the networks have changed.
+        for (token, descriptor, flags) in questions {
+            events.push(Event::Name(token));
+            set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
         }
         for (watch, descriptor, flags) in watched {
             events.push(Event::Stream(watch));
@@ -260,8 +261,12 @@ impl<'a> Shim<'a> {
         match self.listener.as_ref().map(|listener| channel::accept(listener.as_fd())) {
             None | Some(Ok(None)) => {}
             Some(Ok(Some(channel))) => {
-                self.peers.push(Peer { token: self.next_token, channel });
+                let token = self.next_token;
+                self.peers.push(Peer { token, channel });
                 self.next_token += 1;
+                // Most have spoken already. Names are asked for as soon as a command that changed the
+                // networks has returned; what it said goes before that.
+                self.hear(token);
             }
             Some(Err(_)) => self.short_of_descriptors = true,
         }

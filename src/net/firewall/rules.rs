@@ -270,8 +270,10 @@ pub(super) fn published(family: Family, tag: &str, owner: &str, network: &Networ
 }
 
 /// Input for `iptables-restore` that publishes where nothing of this owner stands yet. `-N` fails
-/// when the chain exists and `-A` when the one above is missing, and then nothing is changed at
-/// all: so the usual case needs no look at the tables, and the unusual ones are noticed.
+/// when the chain exists and `-I` when the one above is missing, and then nothing is changed at
+/// all: so the usual case needs no look at the tables, and the unusual ones are noticed. The jump
+/// goes to the top: rules of an owner that was killed with its supervisor may still be there, and
+/// whoever holds the port now comes first.
 pub(super) fn publish_text(rules: &Ruleset) -> String {
     let mut text = String::from("*nat\n");
     for entry in &rules.entries {
@@ -280,7 +282,7 @@ pub(super) fn publish_text(rules: &Ruleset) -> String {
                 text.push_str(&format!("-N {}\n", entry.chain));
                 lines.iter().for_each(|line| text.push_str(&format!("-A {} {line}\n", entry.chain)));
             }
-            Want::Holds(line) => text.push_str(&format!("-A {} {line}\n", entry.chain)),
+            Want::Holds(line) => text.push_str(&format!("-I {} 1 {line}\n", entry.chain)),
             Want::Exists | Want::Leads(_) => {}
         }
     }

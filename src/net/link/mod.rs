@@ -1,7 +1,7 @@
 //! Devices, addresses and routes: rtnetlink(7) by a plain blocking socket.
 //!
 //! The messages are those of the rtnetlink crate. Its connection is asynchronous, which would put a
-//! runtime into every start; a start sends three datagrams and waits for each, so a socket does
+//! runtime into every start; a start sends two datagrams a network and waits for each, so a socket does
 //! (`docs/decisions/0009-netlink-without-a-runtime.md`). Several requests go out in one datagram, and
 //! the kernel answers each with an acknowledgement: one round per step, whatever the step needs.
 //!

@@ -4,7 +4,6 @@ use std::fs;
 
 use super::*;
 use crate::net::FORMAT_VERSION;
-use crate::store;
 
 fn fresh() -> (tempfile::TempDir, Engine) {
     let dir = tempfile::tempdir().unwrap();
