@@ -281,7 +281,8 @@ impl Locked {
     /// Removes addresses and names of a network of which nothing is known but the id.
     pub fn forget(&self, id: &str) -> Result<()> {
         if is_id(id) {
-            remove_tree(&self.records.layout.network_names().join(id))?;
+            let names = self.records.layout.network_names().join(id);
+            remove(&names).with_context(|| format!("remove {}", names.display()))?;
             remove_tree(&self.records.layout.ipam().join(id))?;
         }
         Ok(())

@@ -80,7 +80,7 @@ fn a_container_whose_record_is_damaged_keeps_its_address_until_it_is_removed() {
     let name = sandbox.name("c");
     let id = sandbox.idle(&name, &["--network", "n1", "-p", PUBLISH]);
     fs::write(sandbox.root().join("containers").join(&id).join("state.json"), "{").unwrap();
-    sandbox.fails(1, ["network", "rm", "n1"]).says("active endpoints").says(&id);
+    sandbox.fails(1, ["network", "rm", "n1"]).says("active endpoints").says(&name);
     let same = ["run", "--rm", "--network", "n1", "--ip", "10.85.0.2", "busybox", "true"];
     sandbox.fails(125, same).says("Address already in use");
     sandbox.ok(["rm", "-f", &id]);
@@ -120,7 +120,7 @@ fn damaged_and_deleted_indexes_of_addresses_are_made_anew() {
     }
     fs::remove_file(&bitmap).unwrap();
     assert_ne!(address(own), "10.82.0.2");
-    // The leases are the truth, and gone with them is who has what; the next start makes the place anew.
+    // The owners are the truth, and gone with them is who has what; the next start makes the place anew.
     fs::remove_dir_all(&directory).unwrap();
     address("true");
     sandbox.ok(["rm", "-f", &name]);

@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
+use mydocker::layout::Layout;
+use mydocker::net::records::Records;
+
 use super::{Sandbox, eventually, leftovers};
 
 /// What networks have left: to be asked once all of them but the default one have been removed.
@@ -71,6 +74,13 @@ pub fn nothing_of_containers(sandbox: &Sandbox, ids: &[String], port: u16, what:
         let mut left = leftovers::devices();
         left.extend(leftovers::files(&sandbox.root()));
         left.extend(leftovers::rules(ids));
+        left.extend(leftovers::addresses(&sandbox.root()));
+        let records = Records::open(&Layout::new(Some(sandbox.root())));
+        for network in records.list().unwrap().networks {
+            // The alias that these tests give.
+            let found = records.zone(&network).lookup("db");
+            left.extend(found.map(|addresses| format!("name: db on {} leads to {addresses:?}", network.name)));
+        }
         if port != 0 && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_err() {
             left.push(format!("port {port} is taken"));
         }
@@ -93,16 +103,9 @@ pub fn nothing_at_all(sandbox: &Sandbox, what: &str) {
 
 /// Owners of a network's addresses, by address.
 pub fn leases(sandbox: &Sandbox, network: &str) -> Vec<(String, String)> {
-    let id = sandbox.ok(["network", "inspect", "--format", "{{.Id}}", network]);
-    let Ok(entries) = fs::read_dir(sandbox.root().join("network/ipam").join(id).join("leases")) else {
-        return Vec::new();
-    };
-    let entries = entries.flatten();
-    let owner = |entry: &fs::DirEntry| fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned();
-    let mut found: Vec<_> =
-        entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), owner(&entry))).collect();
-    found.sort();
-    found
+    let records = Records::open(&Layout::new(Some(sandbox.root())));
+    let network = records.by_name(network).unwrap().expect("no such network");
+    records.leases(&network).unwrap().into_iter().map(|(address, owner)| (address.to_string(), owner)).collect()
 }
 
 /// Waits until nobody has an address on a network.
