@@ -79,8 +79,11 @@ fn a_container_whose_record_is_damaged_keeps_its_address_until_it_is_removed() {
     sandbox.ok(["network", "create", "--subnet", "10.85.0.0/24", "n1"]);
     let name = sandbox.name("c");
     let id = sandbox.idle(&name, &["--network", "n1", "-p", PUBLISH]);
-    fs::write(sandbox.root().join("containers").join(&id).join("state.json"), "{").unwrap();
-    sandbox.fails(1, ["network", "rm", "n1"]).says("active endpoints").says(&name);
+    let record = sandbox.root().join("containers").join(&id).join("state.json");
+    // The shim writes that it runs after it has told us.
+    eventually("it is on record", || fs::read_to_string(&record).unwrap().contains("\"running\""));
+    fs::write(&record, "{").unwrap();
+    sandbox.fails(1, ["network", "rm", "n1"]).says("active endpoints").says(&id);
     let same = ["run", "--rm", "--network", "n1", "--ip", "10.85.0.2", "busybox", "true"];
     sandbox.fails(125, same).says("Address already in use");
     sandbox.ok(["rm", "-f", &id]);
