@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::events::Action;
 use super::request::{RemoveRequest, StartRequest, StopRequest};
+use super::supervise::await_process;
 use super::wire::Request;
 use super::{Engine, recover};
 use crate::container::handle::{self, Locked, Record};
@@ -27,6 +28,13 @@ struct Stopping {
     pidfd: OwnedFd,
     /// Seconds it is given; negative for ever.
     grace: i64,
+}
+
+/// A container that `rm -f` has killed.
+struct Killed {
+    run: ProcessRef,
+    /// Who does the rest, if there is a rest that must be done when `rm` returns.
+    sweeper: Option<ProcessRef>,
 }
 
 /// What the user's wish to end a container has met.
@@ -209,7 +217,7 @@ impl Engine {
     pub fn remove(&self, references: &[String], request: RemoveRequest) -> Vec<Result<()>> {
         let found: Vec<Result<ContainerId>> =
             references.iter().map(|reference| handle::find(self.layout(), reference)).collect();
-        let killed: Vec<Option<ProcessRef>> = found
+        let killed: Vec<Option<Killed>> = found
             .iter()
             .map(|id| {
                 let id = id.as_ref().ok().filter(|_| request.force)?;
@@ -218,7 +226,10 @@ impl Engine {
                 self.note(&record.config, Action::Kill { signal: libc::SIGKILL });
                 send(&pidfd, libc::SIGKILL).ok()?;
                 self.resume(&record);
-                Some(run)
+                // Of a container that removes itself the shim takes the rules away when all is told.
+                let publishes = record.state.endpoints.iter().any(|endpoint| !endpoint.published.is_empty());
+                let sweeper = record.state.shim.filter(|_| record.config.auto_remove && publishes);
+                Some(Killed { run, sweeper })
             })
             .collect();
         let results = found
@@ -227,10 +238,13 @@ impl Engine {
             .zip(references)
             .map(|((id, killed), reference)| {
                 let id = id?;
-                if let Some(run) = killed {
-                    self.settle(&id, run)?;
+                let sweeper = killed.as_ref().and_then(|killed| killed.sweeper);
+                if let Some(killed) = killed {
+                    self.settle(&id, killed.run)?;
                 }
-                self.remove_one(&id, reference, request)
+                let removed = self.remove_one(&id, reference, request);
+                sweeper.into_iter().for_each(await_process);
+                removed
             })
             .collect();
         self.sweep_trash();

@@ -19,7 +19,7 @@ use super::{Engine, resources};
 use crate::cgroup::{Cgroups, Group, Place};
 use crate::container::handle::{self, Locked};
 use crate::container::status::{self, Status};
-use crate::container::{Config, ContainerId, MountSource, names};
+use crate::container::{Config, ContainerId, MountSource, State, names};
 use crate::storage::volume::Volumes;
 use crate::store;
 use crate::sys::{process, tree};
@@ -129,10 +129,6 @@ impl Engine {
     pub fn take_away(&self, container: &mut Locked) -> Result<bool> {
         let anonymous: Vec<String> = if container.config.auto_remove { anonymous_volumes(container) } else { vec![] };
         let id = container.id().clone();
-        if !container.state.endpoints.is_empty() {
-            // Rules that could not be taken away at the end of its run.
-            self.release_by_owner(&container.config)?;
-        }
         names::release(self.layout(), &container.config.name, &id)?;
         self.discard_directories(&id)?;
         self.remove_volumes(&anonymous);
@@ -167,8 +163,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes this process's trash, and that of processes that did not live to do it. A container's
-    /// cgroup goes first: while its directory is in the trash, somebody knows that there may be one.
+    /// Deletes this process's trash, and that of processes that did not live to do it. A container's rules
+    /// and cgroup go first: while its directory is in the trash, somebody knows that there may be some.
     pub fn sweep_trash(&self) {
         let Ok(trash) = File::open(self.layout().trash()) else { return };
         let mut cgroups = None;
@@ -181,6 +177,12 @@ impl Engine {
                 continue;
             }
             if let Some((id, _)) = name.to_str().and_then(|name| name.split_once(".container."))
+                && let Err(error) = self.release_discarded(&entry.path(), id)
+            {
+                tracing::debug!("{error:#}");
+                continue;
+            }
+            if let Some((id, _)) = name.to_str().and_then(|name| name.split_once(".container."))
                 && let Ok(cgroups) = cgroups.get_or_insert_with(Cgroups::detect)
                 && let Err(error) =
                     self.place_of(&entry.path(), id).and_then(|place| discard_group(&cgroups.group(&place)))
@@ -190,6 +192,17 @@ impl Engine {
                 continue;
             }
             delete(&trash, &name);
+        }
+    }
+
+    /// Gives back what led to the published ports of a container in the trash.
+    fn release_discarded(&self, directory: &Path, id: &str) -> Result<()> {
+        let state = store::read_json::<State>(&directory.join("state.json")).ok().flatten();
+        let mut endpoints = state.map(|state| state.endpoints).unwrap_or_default();
+        endpoints.retain(|endpoint| !endpoint.published.is_empty());
+        match ContainerId::parse(id) {
+            Some(id) => self.release(&id, &endpoints),
+            None => Ok(()),
         }
     }
 

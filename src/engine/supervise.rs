@@ -298,7 +298,7 @@ impl Engine {
 }
 
 /// Waits for a process to end.
-fn await_process(process: ProcessRef) {
+pub(super) fn await_process(process: ProcessRef) {
     if let Some(handle) = process::open_verified(process.pid, process.start_time) {
         let _ = rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], None);
     }

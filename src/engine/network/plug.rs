@@ -246,7 +246,8 @@ impl Engine {
     pub(in crate::engine) fn uses_networks(&self, owner: &str) -> bool {
         let Some(id) = ContainerId::parse(owner) else { return false };
         match handle::load(self.layout(), &id) {
-            Ok(record) => record.status().is_live() || record.liveness().shim,
+            // A run whose end is about to be recorded still has what it has claimed.
+            Ok(record) => record.status().is_live() || (record.state.status.is_live() && record.liveness().shim),
             Err(error) => Failure::from_error(&error).class != Class::NotFound,
         }
     }
@@ -271,6 +272,25 @@ impl Engine {
             }
         }
         sockets
+    }
+
+    /// Gives back at once what takes microseconds: names, and addresses that no host port leads to. The
+    /// others stay on record with their rules, for [`Engine::give_back`] when nobody waits any more:
+    /// taking rules away takes the kernel some 13 ms.
+    pub(in crate::engine) fn give_back_quickly(&self, container: &mut handle::Locked) {
+        let endpoints = std::mem::take(&mut container.state.endpoints);
+        let (published, others): (Vec<_>, Vec<_>) =
+            endpoints.into_iter().partition(|endpoint| !endpoint.published.is_empty());
+        // What could not be given back is found by the next who needs it.
+        let _ = self.release(&container.config.id, &others);
+        if !published.is_empty()
+            && let Ok(lock) = self.networks().lock()
+        {
+            for endpoint in &published {
+                self.release_names(&lock, container.config.id.as_str(), endpoint);
+            }
+        }
+        container.state.endpoints = published;
     }
 
     /// Gives back what a run has claimed. Addresses that cannot be given back are found by the next who
@@ -337,21 +357,26 @@ impl Engine {
 
     /// Gives names and addresses of one connection back.
     pub(in crate::engine) fn release_claim(&self, lock: &Locked, owner: &str, endpoint: &Endpoint) {
-        let Ok(Some(network)) = self.networks().by_name(&endpoint.network) else { return };
-        if network.id != endpoint.network_id {
-            return;
-        }
-        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
-        if addresses.is_empty() {
+        let Some(network) = self.release_names(lock, owner, endpoint) else { return };
+        if endpoint.addresses.is_empty() {
             // On record since before the claim: what came of that is not known.
             let _ = lock.names(&network).unregister_owner(owner);
             let _ = lock.ipam(&network).release_owner(owner);
-            return;
         }
+        for address in &endpoint.addresses {
+            let _ = lock.ipam(&network).release(address.ip(), owner);
+        }
+    }
+
+    /// Gives the names of one connection back; its network, unless that is gone.
+    fn release_names(&self, lock: &Locked, owner: &str, endpoint: &Endpoint) -> Option<Network> {
+        let network = self.networks().by_name(&endpoint.network).ok().flatten()?;
+        if network.id != endpoint.network_id {
+            return None;
+        }
+        let addresses: Vec<IpAddr> = endpoint.addresses.iter().map(IpNetwork::ip).collect();
         let _ = lock.names(&network).unregister(owner, &endpoint.names, &addresses);
-        for address in addresses {
-            let _ = lock.ipam(&network).release(address, owner);
-        }
+        Some(network)
     }
 
     /// Gives back whatever a container has claimed of any network: its supervisor did not live to say

@@ -124,6 +124,10 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
         *listener = Some(made.context("listen on the shim's socket").map_err(at("listen"))?);
     }
 
+    if !container.state.endpoints.is_empty() {
+        // Rules of the last run, which nobody has had the time to take away.
+        steps.time("take old rules away", || engine.give_back(container));
+    }
     // The pid is on disk before init is let go: whatever happens next, the record names it.
     let pid = prepared.pid();
     steps.time("record starting", || record_starting(container, pid)).map_err(at("record starting"))?;

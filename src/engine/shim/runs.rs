@@ -109,6 +109,7 @@ impl Shim<'_> {
             let _ = recover::discard_group(&group);
         }
         self.ended = process.map(|process| (process, code));
+        let mut rules_left = false;
         let next = match Locked::acquire(self.engine.layout(), &self.id) {
             Ok(mut container) if is_ours(&container.state) => {
                 if oom.is_some() && !container.state.oom_killed {
@@ -117,15 +118,32 @@ impl Shim<'_> {
                 container.state.oom_killed |= oom.is_some();
                 container.state.oom = oom.or(container.state.oom.take());
                 let endpoints = container.state.endpoints.clone();
-                self.engine.give_back(&mut container);
+                self.engine.give_back_quickly(&mut container);
                 self.engine.note_connections(&self.id, &endpoints, "disconnect");
+                rules_left = !container.state.endpoints.is_empty();
                 self.record_end(&mut container, code, lasted)
             }
             // Gone already: somebody removed it by force.
             _ => Next::Leave,
         };
         self.tell_end(code, clients);
+        if let (Next::Leave, true) = (&next, rules_left) {
+            self.take_rules_away();
+        }
         next
+    }
+
+    /// Takes away what led to published ports, now that nobody waits for it, unless somebody has done so
+    /// or has started the container again: a start does it first.
+    fn take_rules_away(&self) {
+        if let Ok(mut container) = Locked::acquire(self.engine.layout(), &self.id)
+            && container.state.status == Status::Exited
+            && !container.state.endpoints.is_empty()
+        {
+            self.engine.give_back(&mut container);
+            // What cannot be written is done once more by the next start, or `rm`.
+            let _ = container.save_state();
+        }
     }
 
     /// Waits until it is time for the next run, or until there seems to be none any more.
