@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnetwork::IpNetwork;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth,
     IpVlanMode, LinkAttribute, LinkFlags, LinkMessage, MacVlanMode,
 };
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
     RouteMessageBuilder,
@@ -22,13 +22,67 @@ use crate::net::{Driver, MacAddress};
 #[derive(Debug)]
 pub struct Request {
     pub(super) what: String,
-    pub(super) message: RouteNetlinkMessage,
+    pub(super) body: Body,
     pub(super) flags: u16,
 }
 
 impl Request {
-    fn new(what: impl Into<String>, message: RouteNetlinkMessage, flags: u16) -> Request {
-        Request { what: what.into(), message, flags }
+    fn new(what: impl Into<String>, body: Body, flags: u16) -> Request {
+        Request { what: what.into(), body, flags }
+    }
+}
+
+/// A message to the kernel.
+#[derive(Debug)]
+pub(super) enum Body {
+    NewLink(LinkMessage),
+    SetLink(LinkMessage),
+    DeleteLink(LinkMessage),
+    GetLinks(LinkMessage),
+    NewAddress(AddressMessage),
+    GetAddresses(AddressMessage),
+    NewRoute(RouteMessage),
+    GetRoutes(RouteMessage),
+}
+
+impl Body {
+    /// Asks for all devices.
+    pub(super) fn devices() -> Body {
+        Body::GetLinks(LinkMessage::default())
+    }
+
+    /// Asks for all addresses.
+    pub(super) fn addresses() -> Body {
+        Body::GetAddresses(AddressMessage::default())
+    }
+
+    /// Asks for all routes.
+    pub(super) fn routes() -> Body {
+        Body::GetRoutes(RouteMessage::default())
+    }
+
+    /// Writes the message with its header (`struct nlmsghdr`) behind what is in `datagram`.
+    pub(super) fn append(&self, datagram: &mut Vec<u8>, flags: u16, sequence: u32) {
+        let (kind, body): (u16, &dyn Emitable) = match self {
+            Body::NewLink(message) => (libc::RTM_NEWLINK, message),
+            Body::SetLink(message) => (libc::RTM_SETLINK, message),
+            Body::DeleteLink(message) => (libc::RTM_DELLINK, message),
+            Body::GetLinks(message) => (libc::RTM_GETLINK, message),
+            Body::NewAddress(message) => (libc::RTM_NEWADDR, message),
+            Body::GetAddresses(message) => (libc::RTM_GETADDR, message),
+            Body::NewRoute(message) => (libc::RTM_NEWROUTE, message),
+            Body::GetRoutes(message) => (libc::RTM_GETROUTE, message),
+        };
+        let length = 16 + body.buffer_len();
+        let start = datagram.len();
+        datagram.extend((length as u32).to_ne_bytes());
+        datagram.extend(kind.to_ne_bytes());
+        datagram.extend(flags.to_ne_bytes());
+        datagram.extend(sequence.to_ne_bytes());
+        // From whom: the kernel knows.
+        datagram.extend([0; 4]);
+        datagram.resize(start + length.next_multiple_of(4), 0);
+        body.emit(&mut datagram[start + 16..start + length]);
     }
 }
 
@@ -72,7 +126,7 @@ pub fn cable(name: &str, other: &str, mac: MacAddress) -> Request {
 /// passes frames on.
 pub fn port(name: &str, bridge: u32) -> Request {
     let link = LinkUnspec::new_with_name(name).append_extra_attribute(no_link_local()).controller(bridge).up();
-    Request::new(format!("make {name} a port of the bridge"), RouteNetlinkMessage::SetLink(link.build()), 0)
+    Request::new(format!("make {name} a port of the bridge"), Body::SetLink(link.build()), 0)
 }
 
 /// How a port of a bridge passes frames on. With `hairpin` back to where they came from, too: where
@@ -83,7 +137,7 @@ pub fn port_flags(name: &str, isolated: bool, hairpin: bool) -> Request {
     let link = LinkUnspec::new_with_name(name)
         .set_port_kind(InfoPortKind::Bridge)
         .set_port_data(InfoPortData::BridgePort(flags));
-    Request::new(format!("set the flags of port {name}"), RouteNetlinkMessage::NewLink(link.build()), 0)
+    Request::new(format!("set the flags of port {name}"), Body::NewLink(link.build()), 0)
 }
 
 fn no_link_local() -> LinkAttribute {
@@ -138,7 +192,7 @@ pub fn above(
 }
 
 fn create(what: String, message: LinkMessage) -> Request {
-    Request::new(what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    Request::new(what, Body::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Sets a device up.
@@ -147,20 +201,20 @@ pub fn up(index: u32) -> Request {
     message.header.index = index;
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    Request::new("set the device up", RouteNetlinkMessage::SetLink(message), 0)
+    Request::new("set the device up", Body::SetLink(message), 0)
 }
 
 /// Writes a remark on a device, to know it again (`ip link` shows it).
 pub fn alias(name: &str, text: &str) -> Request {
     let message = LinkUnspec::new_with_name(name).alias(text).build();
-    Request::new(format!("mark device {name}"), RouteNetlinkMessage::SetLink(message), 0)
+    Request::new(format!("mark device {name}"), Body::SetLink(message), 0)
 }
 
 /// Deletes a device.
 pub fn delete(index: u32) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    Request::new("delete the device", RouteNetlinkMessage::DelLink(message), 0)
+    Request::new("delete the device", Body::DeleteLink(message), 0)
 }
 
 /// Gives a device an address, usable at once: whether another has it was decided when it was chosen,
@@ -177,11 +231,7 @@ pub fn address(index: u32, address: IpNetwork) -> Request {
             message
         }
     };
-    Request::new(
-        format!("give the device address {address}"),
-        RouteNetlinkMessage::NewAddress(message),
-        NLM_F_CREATE | NLM_F_REPLACE,
-    )
+    Request::new(format!("give the device address {address}"), Body::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// Sends what has no other way through a router, or, without one, out of a device.
@@ -197,5 +247,5 @@ pub fn default_route(index: u32, gateway: Option<IpAddr>, ipv6: bool) -> Request
         None => RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).build(),
     };
     let what = gateway.map_or_else(|| "set the default route".into(), |gateway| format!("route through {gateway}"));
-    Request::new(what, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    Request::new(what, Body::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }

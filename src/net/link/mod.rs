@@ -7,22 +7,19 @@
 //!
 //! A [`Links`] works in the network namespace in which it was opened, wherever its thread is later.
 
+mod answers;
 mod messages;
 
-use std::io;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use answers::Answer;
+use messages::Body;
 pub use messages::{
     Request, VethPair, above, address, alias, bridge, cable, default_route, delete, port, port_flags, up, veth,
 };
@@ -79,29 +76,25 @@ impl Links {
         let first = self.sequence + 1;
         let mut datagram = Vec::with_capacity(512);
         let mut names = Vec::with_capacity(requests.len());
-        for Request { what, message, flags } in requests {
+        for Request { what, body, flags } in requests {
             self.sequence += 1;
-            append(&mut datagram, message, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence);
+            body.append(&mut datagram, NLM_F_REQUEST | NLM_F_ACK | flags, self.sequence);
             names.push(what);
         }
         self.send(&datagram)?;
         let mut outcome = Ok(());
         let mut open = names.len();
         while open > 0 {
-            for message in self.receive()? {
-                let NetlinkPayload::Error(error) = message.payload else { continue };
+            self.receive(|answer| {
+                let Some(result) = answer.result() else { return };
                 // Of an earlier call that gave up half-way, or of nobody.
-                let Some(what) = message.header.sequence_number.checked_sub(first).and_then(|n| names.get(n as usize))
-                else {
-                    continue;
-                };
+                let number = answer.sequence.checked_sub(first);
+                let Some(what) = number.and_then(|number| names.get(number as usize)) else { return };
                 open -= 1;
-                if let Some(code) = error.code
-                    && outcome.is_ok()
-                {
-                    outcome = Err(io::Error::from_raw_os_error(-code.get())).with_context(|| what.clone());
+                if outcome.is_ok() {
+                    outcome = result.with_context(|| what.clone());
                 }
-            }
+            })?;
         }
         outcome
     }
@@ -119,8 +112,7 @@ impl Links {
 
     /// All devices.
     pub fn devices(&mut self) -> Result<Vec<Device>> {
-        let dump = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default())).context("list network devices")?;
-        Ok(dump.into_iter().filter_map(device).collect())
+        self.dump(Body::devices(), answers::device).context("list network devices")
     }
 
     /// One device by its name.
@@ -130,23 +122,20 @@ impl Links {
 
     /// All addresses, each with its device.
     pub fn addresses(&mut self) -> Result<Vec<(IpNetwork, u32)>> {
-        let dump =
-            self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).context("list network addresses")?;
-        Ok(dump.into_iter().filter_map(address_of).collect())
+        self.dump(Body::addresses(), answers::address).context("list network addresses")
     }
 
     /// The destinations of the main table, the default routes left out.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
-        let dump = self.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default())).context("list routes")?;
-        Ok(dump.into_iter().filter_map(route_of).collect())
+        self.dump(Body::routes(), answers::route).context("list routes")
     }
 
     fn send(&self, datagram: &[u8]) -> Result<()> {
         rustix::net::send(&self.socket, datagram, SendFlags::empty()).map(drop).context("ask the kernel by netlink")
     }
 
-    /// The messages of the next datagram.
-    fn receive(&self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    /// Hears the messages of the next datagram.
+    fn receive(&self, mut hear: impl FnMut(&Answer<'_>)) -> Result<()> {
         let mut buffer = Vec::with_capacity(BUFFER);
         let spare: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
         let ((received, _), _) = loop {
@@ -155,108 +144,33 @@ impl Links {
                 result => break result.context("hear from the kernel by netlink")?,
             }
         };
-        let mut rest: &[u8] = received;
-        let mut messages = Vec::new();
-        while rest.len() >= 16 {
-            let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-            if length < 16 || length > rest.len() {
-                break;
-            }
-            // A message of a newer kernel that this crate cannot read is no reason to read no other.
-            messages.extend(NetlinkMessage::deserialize(&rest[..length]).ok());
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-        Ok(messages)
+        Answer::each(received, &mut hear);
+        Ok(())
     }
 
-    fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+    /// Asks for everything of a kind; `read` makes of each answer what is wanted of it.
+    fn dump<T>(&mut self, body: Body, read: fn(&Answer<'_>) -> Option<T>) -> Result<Vec<T>> {
         self.sequence += 1;
         let mut datagram = Vec::new();
-        append(&mut datagram, message, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
+        body.append(&mut datagram, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
         self.send(&datagram)?;
-        let mut answers = Vec::new();
-        loop {
-            for message in self.receive()? {
-                if message.header.sequence_number != self.sequence {
-                    continue;
+        let mut list = Vec::new();
+        let mut outcome = None;
+        while outcome.is_none() {
+            self.receive(|answer| {
+                if answer.sequence != self.sequence {
+                    return;
                 }
-                match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                    NetlinkPayload::Done(_) => return Ok(answers),
-                    NetlinkPayload::Error(error) => return Err(error.to_io().into()),
-                    _ => {}
+                match answer.result() {
+                    Some(result) => outcome = Some(result),
+                    None if answer.is_last() => outcome = Some(Ok(())),
+                    None => list.extend(read(answer)),
                 }
-            }
+            })?;
         }
+        outcome.unwrap_or(Ok(()))?;
+        Ok(list)
     }
-}
-
-fn append(datagram: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let start = datagram.len();
-    datagram.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    message.serialize(&mut datagram[start..]);
-}
-
-fn device(message: RouteNetlinkMessage) -> Option<Device> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let mut device = Device { index: message.header.index, ..Device::default() };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => device.name = name,
-            LinkAttribute::IfAlias(alias) => device.alias = alias,
-            LinkAttribute::Mtu(mtu) => device.mtu = mtu,
-            LinkAttribute::Controller(index) => device.controller = Some(index),
-            LinkAttribute::LinkInfo(list) => {
-                for info in list {
-                    if let LinkInfo::Kind(kind) = info {
-                        device.kind = kind.to_string();
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    Some(device)
-}
-
-fn address_of(message: RouteNetlinkMessage) -> Option<(IpNetwork, u32)> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    let mut found = None;
-    for attribute in &message.attributes {
-        match attribute {
-            // Of a point-to-point device that of the other end; then the local one stands beside it.
-            AddressAttribute::Address(address) if found.is_none() => found = Some(*address),
-            AddressAttribute::Local(address) => found = Some(*address),
-            _ => {}
-        }
-    }
-    let network = IpNetwork::new(found?, message.header.prefix_len).ok()?;
-    Some((network, message.header.index))
-}
-
-fn route_of(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.kind != RouteType::Unicast {
-        return None;
-    }
-    let mut destination = None;
-    let mut device = 0;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(IpAddr::V4(*address)),
-            RouteAttribute::Destination(RouteAddress::Inet6(address)) => destination = Some(IpAddr::V6(*address)),
-            RouteAttribute::Oif(index) => device = *index,
-            _ => {}
-        }
-    }
-    let length = message.header.destination_prefix_length;
-    let destination = IpNetwork::new(destination?, length).ok().filter(|_| length > 0)?;
-    Some(Route { destination, device })
 }
 
 #[cfg(test)]
