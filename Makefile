@@ -26,7 +26,7 @@ ROOT_TESTS := $(if $(SUDO),env $(RUNNER)='sudo -E')
 # of no use in an image; busybox-static takes its place.)
 NEEDS := busybox:busybox-static iptables:iptables ip:iproute2 tar:tar cc:gcc ld:binutils
 NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux iperf3:iperf3
-NEEDS_TEST := strace:strace
+NEEDS_TEST := strace:strace dig:dnsutils nsenter:util-linux
 NEEDS_VM := qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs modprobe:kmod systemctl:systemd
 
 .PHONY: help demo test test-vm check build images deps install bench clean
