@@ -3,6 +3,12 @@
 # root of its own that is removed afterwards. Fails if any step fails.
 set -euo pipefail
 
+# On a network of its own: no bridge and no rule stays on the machine.
+if [ "${2:-}" != inside ]; then
+    exec unshare --net -- bash "$0" "$1" inside
+fi
+ip link set lo up
+
 binary=$(realpath "$1")
 # Not /tmp, which is a tmpfs on many machines: containers' files belong on a disk.
 root=$(mktemp -d /var/tmp/mydocker-demo.XXXXXX)
@@ -34,6 +40,13 @@ step "mydocker stop web"
 step "mydocker logs --tail 1 web"
 step "mydocker ps -a --format 'table {{.Names}}\t{{.Status}}'"
 step "mydocker rm web"
+step "mydocker network create --subnet 10.5.0.0/24 shop"
+step "mydocker run -d --name web --network shop -p 8080:80 busybox httpd -f -h /etc"
+step "mydocker ps --format 'table {{.Names}}\t{{.Networks}}\t{{.IP}}\t{{.Ports}}'"
+step "mydocker run --rm --network shop busybox wget -q -O - http://web/hostname"
+step "busybox wget -q -O - http://127.0.0.1:8080/hostname"
+step "mydocker rm -f web"
+step "mydocker network rm shop"
 # The command's own exit code is the CLI's, as scripts expect.
 step "mydocker run --rm busybox sh -c 'exit 42' || echo \"exit code \$?\""
 echo "Now on a terminal: sudo $binary run --rm -it busybox sh"
