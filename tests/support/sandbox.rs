@@ -7,13 +7,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::host::Namespace;
 use super::invocation::Invocation;
-use super::{Output, Terminal, against_docker, comes_true, host, leftovers};
+use super::{Output, Terminal, against_docker, comes_true, host, leftovers, patience};
 
 static SANDBOXES: AtomicU32 = AtomicU32::new(0);
 
@@ -277,7 +276,7 @@ impl Drop for Sandbox {
             return;
         }
         // What the user does not wait for (directories, cgroups) goes on after the command returns.
-        let clean = comes_true(Duration::from_secs(10), || self.left().is_empty());
+        let clean = comes_true(patience(), || self.left().is_empty());
         if !clean {
             let left = self.left().join("\n");
             // A test that fails already says why; a second panic would hide it.
