@@ -13,7 +13,7 @@ use crate::error::Failure;
 /// The largest config, manifest or index that is read, in bytes.
 pub(super) const MAX_DOCUMENT: u64 = 8 << 20;
 /// The most layers overlayfs stacks (`OVL_MAX_STACK`, fs/overlayfs/params.h).
-const MAX_LAYERS: usize = 500;
+pub(super) const MAX_LAYERS: usize = 500;
 
 /// A config as it stands in the file; unknown fields are left where they are.
 #[derive(Debug, Default, Deserialize)]

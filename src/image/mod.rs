@@ -12,16 +12,19 @@
 pub mod archive;
 mod bundled;
 mod config;
-mod digest;
+pub mod digest;
 mod header;
 mod index;
 mod layer;
+pub mod manifest;
+pub mod progress;
 pub mod reference;
 mod staging;
 mod stream;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 use std::collections::BTreeMap;
 

@@ -7,11 +7,11 @@
 //! ```
 //! A layer that has its name is complete. Whoever imports next removes what dead makers left.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,9 +20,10 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::Store;
 use super::digest::Digest;
-use super::layer::{self, Limits};
-use super::{Store, stream};
+use super::layer::Limits;
+use super::unpack::{self, Keep};
 use crate::error::Failure;
 use crate::store::{self, Durability};
 use crate::sys::process::start_time;
@@ -63,11 +64,16 @@ impl Store {
     /// # Errors
     /// See [`layer::apply`]; a diff id other than `expected`; without an expected one also an archive
     /// that lacks its end. Nothing stays behind.
-    pub(super) fn stage_layer(&self, input: impl Read, expected: Option<&Digest>) -> Result<Staged> {
+    pub(super) fn stage_layer(&self, input: impl Read + Send, expected: Option<&Digest>) -> Result<Staged> {
         self.stage_layer_within(input, expected, &Limits::default())
     }
 
-    fn stage_layer_within(&self, input: impl Read, expected: Option<&Digest>, limits: &Limits) -> Result<Staged> {
+    fn stage_layer_within(
+        &self,
+        input: impl Read + Send,
+        expected: Option<&Digest>,
+        limits: &Limits,
+    ) -> Result<Staged> {
         if let Some(digest) = expected
             && let Ok(root) = File::open(self.layer(&digest.to_string()))
         {
@@ -75,12 +81,8 @@ impl Store {
         }
         sweep(&self.layout.layers())?;
         let temporary = Temporary::create(&self.layout.layers())?;
-        let diff = temporary.directory.join("diff");
-        DirBuilder::new().create(&diff).context("create layer")?;
-        // The umask has no say in what an image looks like.
-        fs::set_permissions(&diff, Permissions::from_mode(0o755)).context("create layer")?;
-        let root = File::open(&diff).context("open layer")?;
-        let applied = layer::apply(stream::decompress(input)?, root.as_fd(), limits)?;
+        let applied = unpack::unpack(input, &temporary.directory, Keep::Nothing, limits)?;
+        let root = File::open(temporary.directory.join("diff")).context("open layer")?;
         match expected {
             Some(expected) if *expected != applied.diff_id => {
                 let message = format!("the layer is {}, not {expected} as the image says", applied.diff_id);
