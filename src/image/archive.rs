@@ -11,8 +11,11 @@ use super::Store;
 use super::config::ConfigFile;
 use super::digest::Digest;
 use super::index::Archive;
+use super::layers::Wanted;
+use super::manifest::Descriptor;
 use super::reference::Reference;
-use super::staging::Staged;
+use super::tags::Arrival;
+use super::unpack::Keep;
 use crate::error::Failure;
 
 /// Indexes in indexes that are followed.
@@ -89,22 +92,14 @@ impl Store {
             let (expected, found) = (diff_ids.len(), source.layers.len());
             bail!("invalid manifest, layers length mismatch: expected {expected}, got {found}");
         }
-        let mut staged: Vec<Staged> = Vec::new();
+        let lease = self.lease()?;
         for (layer, diff_id) in source.layers.iter().zip(&diff_ids) {
-            let (section, _) = archive.member(&layer.member)?;
-            if staged.iter().any(|other| other.diff_id() == diff_id) {
-                continue;
-            }
-            // An uncompressed layer's digest is its diff id, which staging verifies.
-            if let Some(digest) = &layer.digest
-                && digest != diff_id
-            {
-                archive.verify(&layer.member, digest)?;
-            }
-            staged.push(self.stage_layer(section, Some(diff_id)).with_context(|| format!("layer {diff_id}"))?);
+            let (section, size) = archive.member(&layer.member)?;
+            let blob = layer.digest.as_ref().map(|digest| Descriptor::new("", digest.clone(), size));
+            let wanted = Wanted { diff_id: Some(diff_id), blob: blob.as_ref(), keep: Keep::Blob };
+            self.obtain(&lease, wanted, || Ok(Box::new(section)), || {}).with_context(|| format!("layer {diff_id}"))?;
         }
-        self.publish_layers(staged)?;
-        self.put_config(&bytes)
+        self.record(&Arrival { config: &bytes, manifest: None, references: &[], digests: &[] })
     }
 }
 
@@ -157,7 +152,7 @@ fn promised(member: &str) -> Option<Digest> {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
+struct ArchiveDescriptor {
     digest: String,
     size: u64,
     annotations: Option<BTreeMap<String, String>>,
@@ -173,9 +168,9 @@ struct Platform {
 /// An index or a manifest. Whoever has the fields of both is neither (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
 struct Document {
-    manifests: Option<Vec<Descriptor>>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<ArchiveDescriptor>>,
+    config: Option<ArchiveDescriptor>,
+    layers: Option<Vec<ArchiveDescriptor>>,
 }
 
 fn oci(archive: &Archive) -> Result<Vec<Source>> {
@@ -194,7 +189,12 @@ fn oci(archive: &Archive) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-fn oci_image(archive: &Archive, descriptor: &Descriptor, references: Vec<Reference>, depth: usize) -> Result<Source> {
+fn oci_image(
+    archive: &Archive,
+    descriptor: &ArchiveDescriptor,
+    references: Vec<Reference>,
+    depth: usize,
+) -> Result<Source> {
     let (member, digest) = oci_blob(archive, descriptor)?;
     archive.verify(&member, &digest)?;
     let document: Document = document(archive, &member)?;
@@ -207,7 +207,7 @@ fn oci_image(archive: &Archive, descriptor: &Descriptor, references: Vec<Referen
         (Some(_), None, None) => bail!("indexes are nested more than {MAX_DEPTH} deep"),
         (None, Some(config), Some(layers)) => {
             let (config, config_digest) = oci_blob(archive, &config)?;
-            let layer = |descriptor: &Descriptor| {
+            let layer = |descriptor: &ArchiveDescriptor| {
                 let (member, digest) = oci_blob(archive, descriptor)?;
                 Ok(LayerSource { member, digest: Some(digest) })
             };
@@ -219,7 +219,7 @@ fn oci_image(archive: &Archive, descriptor: &Descriptor, references: Vec<Referen
 }
 
 /// The member that a descriptor means. Its digest is checked for form before it becomes a name.
-fn oci_blob(archive: &Archive, descriptor: &Descriptor) -> Result<(String, Digest)> {
+fn oci_blob(archive: &Archive, descriptor: &ArchiveDescriptor) -> Result<(String, Digest)> {
     let digest = Digest::parse(&descriptor.digest)?;
     let member = format!("blobs/sha256/{}", digest.hex());
     let (_, size) = archive.member(&member)?;
@@ -230,14 +230,14 @@ fn oci_blob(archive: &Archive, descriptor: &Descriptor) -> Result<(String, Diges
 }
 
 /// Attestations stand among the images, for the platform `unknown/unknown`.
-fn for_this_machine(descriptor: &Descriptor) -> bool {
+fn for_this_machine(descriptor: &ArchiveDescriptor) -> bool {
     let architecture = super::config::architecture();
     descriptor.platform.as_ref().is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture)
 }
 
 /// Complete references in a descriptor's annotations. `ref.name` may also be a bare tag, which names
 /// nothing without a repository.
-fn references(descriptor: &Descriptor) -> Vec<Reference> {
+fn references(descriptor: &ArchiveDescriptor) -> Vec<Reference> {
     let annotation = |key: &str| descriptor.annotations.as_ref()?.get(key).cloned();
     let name = annotation("io.containerd.image.name")
         .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|name| name.contains(['/', ':'])));

@@ -1,6 +1,7 @@
 //! Images that come with the program: `NAME.tar` beside it, imported when first asked for.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,10 @@ use anyhow::{Context, Result};
 use super::archive::is_image;
 use super::config::{Shell, synthesise};
 use super::index::Archive;
+use super::layers::Wanted;
 use super::reference::Reference;
+use super::tags::Arrival;
+use super::unpack::Keep;
 use super::{Image, Store, layer};
 
 impl Store {
@@ -28,16 +32,18 @@ impl Store {
             let first = loaded.first().context("the archive names no image")?;
             super::digest::Digest::parse(&first.id)?
         } else {
-            let staged = self.stage_layer(archive.stream()?, None)?;
-            let shell = match layer::exists(staged.root(), b"bin/sh")? {
+            let lease = self.lease()?;
+            let wanted = Wanted { diff_id: None, blob: None, keep: Keep::Nothing };
+            let (diff_id, _) = self.obtain(&lease, wanted, || Ok(Box::new(archive.stream()?)), || {})?;
+            let root = File::open(self.layer(&diff_id.to_string())).context("open layer")?;
+            let shell = match layer::exists(root.as_fd(), b"bin/sh")? {
                 true => Shell::Present,
                 false => Shell::Absent,
             };
             let created = jiff::Timestamp::from_second(modified).unwrap_or_default();
             let source = path.file_name().unwrap_or_default().to_string_lossy();
-            let config = synthesise(staged.diff_id(), created, shell, &source)?;
-            self.publish_layers(vec![staged])?;
-            self.put_config(&config)?
+            let config = synthesise(&diff_id, created, shell, &source)?;
+            self.record(&Arrival { config: &config, manifest: None, references: &[], digests: &[] })?
         };
         self.tag(std::slice::from_ref(reference), &id)?;
         self.image(&id)?.context("the image was removed meanwhile")

@@ -95,6 +95,21 @@ impl ConfigFile {
     }
 }
 
+/// Layers that a config names, however damaged it may be otherwise.
+pub(super) fn layers_of(bytes: &[u8]) -> Vec<Digest> {
+    #[derive(Deserialize)]
+    struct Rooted {
+        rootfs: RootFs,
+    }
+    let config: Option<Rooted> = serde_json::from_slice(bytes).ok();
+    config
+        .map(|config| config.rootfs.diff_ids)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|id| Digest::parse(id).ok())
+        .collect()
+}
+
 /// The config of an image made of one plain root file system.
 #[derive(Debug, Serialize)]
 struct Synthesised<'a> {

@@ -12,15 +12,20 @@
 pub mod archive;
 mod bundled;
 mod config;
+mod contents;
 pub mod digest;
 mod header;
 mod index;
 mod layer;
+mod layers;
+mod lease;
 pub mod manifest;
 pub mod progress;
+mod recipe;
 pub mod reference;
-mod staging;
+mod settle;
 mod stream;
+mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,19 @@
-//! References and ids: `image/repositories.json` and `image/configs/sha256/<hex>`.
+//! Images and what they are called: `image/configs`, `image/manifests` and `image/repositories.json`.
 //!
-//! A config is written after its layers and a reference after its config, so whatever can be found is
-//! complete. Both survive a power cut.
+//! A config is written after its layers and its manifest, and a reference after its config, so whatever
+//! can be found is complete. References survive a power cut; documents that one tears are met by their
+//! digest.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::config::{ConfigFile, MAX_DOCUMENT};
+use super::config::ConfigFile;
+use super::contents::Contents;
 use super::digest::{Digest, is_hex};
+use super::manifest::{Document, Manifest};
 use super::reference::Reference;
 use super::{Image, Store};
 use crate::error::{Class, Failure};
@@ -25,22 +25,59 @@ pub(super) struct Repositories {
     version: u32,
     /// Canonical reference to image id (`sha256:…`).
     pub(super) references: BTreeMap<String, String>,
+    /// Canonical `repository@digest`, by which registries know an image, to image id.
+    #[serde(default)]
+    pub(super) digests: BTreeMap<String, String>,
 }
 
 impl Default for Repositories {
     fn default() -> Self {
-        Repositories { version: 1, references: BTreeMap::new() }
+        Repositories { version: 1, references: BTreeMap::new(), digests: BTreeMap::new() }
     }
 }
 
+/// An image that is complete but for its record: every layer is there and leased.
+#[derive(Debug)]
+pub(super) struct Arrival<'a> {
+    /// Bytes of the config.
+    pub(super) config: &'a [u8],
+    /// Bytes of the manifest that it came with.
+    pub(super) manifest: Option<&'a [u8]>,
+    /// What it is called from now on; whatever was called so before is not any more.
+    pub(super) references: &'a [Reference],
+    /// Names with a digest that it can be had by.
+    pub(super) digests: &'a [Reference],
+}
+
 impl Store {
-    fn configs(&self) -> PathBuf {
-        self.layout.image().join("configs/sha256")
+    /// Image configs; the digest of one is the image's id.
+    pub(super) fn configs(&self) -> Contents {
+        Contents::new(self.layout.image().join("configs/sha256"))
+    }
+
+    /// Image manifests, as they came or as they were made for a registry.
+    pub(super) fn manifests(&self) -> Contents {
+        Contents::new(self.layout.image().join("manifests/sha256"))
+    }
+
+    /// Compressed layers, as they came.
+    pub(super) fn blobs(&self) -> Contents {
+        Contents::new(self.layout.image().join("blobs/sha256"))
+    }
+
+    /// The lock of everything that names, records or sweeps. Held for moments, never while bytes come.
+    pub(super) fn lock(&self) -> Result<Lock> {
+        Lock::acquire(&self.layout.image().join("lock"))?
+            .ok_or_else(|| Failure::engine(format!("{} was removed", self.layout.image().display())).into())
+    }
+
+    fn repositories_file(&self) -> PathBuf {
+        self.layout.image().join("repositories.json")
     }
 
     /// What is tagged.
     pub(super) fn repositories(&self) -> Result<Repositories> {
-        Ok(store::read_json(&self.layout.image().join("repositories.json"))?.unwrap_or_default())
+        Ok(store::read_json(&self.repositories_file())?.unwrap_or_default())
     }
 
     /// The id that `text` means: reference, id, or unambiguous prefix of an id, in this order.
@@ -62,7 +99,7 @@ impl Store {
             return Ok(None);
         }
         if let Some(digest) = Digest::from_hex(digits) {
-            return Ok(self.configs().join(digest.hex()).exists().then_some(digest));
+            return Ok(self.configs().contains(&digest).then_some(digest));
         }
         let mut matches: Vec<Digest> = self.ids()?.into_iter().filter(|id| id.hex().starts_with(digits)).collect();
         if matches.len() > 1 {
@@ -74,7 +111,8 @@ impl Store {
 
     fn resolve_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
         let repositories = self.repositories()?;
-        if let Some(id) = repositories.references.get(&reference.canonical()) {
+        let canonical = reference.canonical();
+        if let Some(id) = repositories.references.get(&canonical).or_else(|| repositories.digests.get(&canonical)) {
             return Digest::parse(id).context("repositories.json is damaged").map(Some);
         }
         // `name@digest` also means an image of that name by its own id.
@@ -87,38 +125,13 @@ impl Store {
 
     /// Ids of all images.
     pub(super) fn ids(&self) -> Result<Vec<Digest>> {
-        let directory = self.configs();
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
-        };
-        let mut ids = Vec::new();
-        for entry in entries {
-            let name = entry.with_context(|| format!("read {}", directory.display()))?.file_name();
-            // Others are temporaries of writes.
-            ids.extend(name.to_str().and_then(Digest::from_hex));
-        }
-        Ok(ids)
+        self.configs().list()
     }
 
     /// The config of an image, verified; `None` when there is none.
     pub(super) fn config(&self, id: &Digest) -> Result<Option<ConfigFile>> {
-        let path = self.configs().join(id.hex());
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
-        };
-        let length = file.metadata().map_or(0, |metadata| metadata.len()).min(MAX_DOCUMENT);
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
-        file.take(MAX_DOCUMENT).read_to_end(&mut bytes).with_context(|| format!("read {}", path.display()))?;
-        if Digest::of(&bytes) != *id {
-            return Err(Failure::engine(format!("{} is damaged: its digest is another", path.display()))
-                .with_hint("load the image again")
-                .into());
-        }
-        ConfigFile::parse(&bytes).with_context(|| path.display().to_string()).map(Some)
+        let Some(bytes) = self.configs().read(id)? else { return Ok(None) };
+        ConfigFile::parse(&bytes).with_context(|| self.configs().path(id).display().to_string()).map(Some)
     }
 
     /// The image with this id.
@@ -126,36 +139,58 @@ impl Store {
         Ok(self.config(id)?.map(|config| config.into_image(id)))
     }
 
-    /// Keeps a config whose layers are all there; gives the image's id.
-    pub(super) fn put_config(&self, bytes: &[u8]) -> Result<Digest> {
-        let id = Digest::of(bytes);
-        let directory = self.configs();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .with_context(|| format!("create {}", directory.display()))?;
-        store::write(&directory.join(id.hex()), bytes, Durability::PowerCut)?;
+    /// Manifests of the image `id` that the store has, each with its digest. Damaged ones are left out.
+    pub(super) fn manifests_of(&self, id: &Digest) -> Result<Vec<(Digest, Manifest)>> {
+        let mut found = Vec::new();
+        for digest in self.manifests().list()? {
+            let Ok(Some(bytes)) = self.manifests().read(&digest) else { continue };
+            if let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, "")
+                && manifest.config.digest == *id
+            {
+                found.push((digest, manifest));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Records an image whose layers are there, and names it; gives its id.
+    pub(super) fn record(&self, arrival: &Arrival<'_>) -> Result<Digest> {
+        let _lock = self.lock()?;
+        if let Some(manifest) = arrival.manifest {
+            self.manifests().put(manifest, Durability::ProcessCrash)?;
+        }
+        let id = self.configs().put(arrival.config, Durability::ProcessCrash)?;
+        self.change(|repositories| {
+            let text = id.to_string();
+            for reference in arrival.references {
+                repositories.references.insert(reference.canonical(), text.clone());
+            }
+            for reference in arrival.digests {
+                repositories.digests.insert(reference.canonical(), text.clone());
+            }
+        })?;
         Ok(id)
     }
 
     /// Lets `references` mean the image `id`, whatever they meant before.
     pub(super) fn tag(&self, references: &[Reference], id: &Digest) -> Result<()> {
-        if references.is_empty() {
+        let _lock = self.lock()?;
+        self.change(|repositories| {
+            for reference in references {
+                repositories.references.insert(reference.canonical(), id.to_string());
+            }
+        })
+    }
+
+    /// Changes `repositories.json`, when there is anything to change. The caller holds the lock.
+    pub(super) fn change(&self, edit: impl FnOnce(&mut Repositories)) -> Result<()> {
+        let mut repositories = self.repositories()?;
+        let before = (repositories.references.clone(), repositories.digests.clone());
+        edit(&mut repositories);
+        if before == (repositories.references.clone(), repositories.digests.clone()) {
             return Ok(());
         }
-        let _lock = Lock::acquire(&self.layout.image().join("lock"))?
-            .ok_or_else(|| Failure::engine(format!("{} was removed", self.layout.image().display())))?;
-        let mut repositories = self.repositories()?;
-        let mut changed = false;
-        for reference in references {
-            let before = repositories.references.insert(reference.canonical(), id.to_string());
-            changed |= before.as_deref() != Some(&id.to_string());
-        }
-        if changed {
-            store::write_json(&self.layout.image().join("repositories.json"), &repositories, Durability::PowerCut)?;
-        }
-        Ok(())
+        store::write_json(&self.repositories_file(), &repositories, Durability::PowerCut)
     }
 }
 

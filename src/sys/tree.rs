@@ -1,10 +1,15 @@
-//! Removal of directory trees whose shape somebody else chose.
+//! Directory trees whose shape somebody else chose: removing them, and adding up what they take.
 
-use std::ffi::CString;
+use std::collections::HashSet;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, renameat, statat, unlinkat,
+};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
@@ -103,10 +108,85 @@ fn entries(directory: BorrowedFd<'_>) -> Result<Vec<(CString, bool)>> {
     Ok(names)
 }
 
+/// What a tree takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of all regular files.
+    pub content: u64,
+    /// Bytes on disk of everything, directories included: what du(1) says.
+    pub disk: u64,
+}
+
+/// Adds up the file or tree at `root`, every inode once; nothing when it does not exist. Walked on held
+/// descriptors: no name in it, changed under our hands, leads outside, nor into another mount.
+pub fn usage(root: &Path) -> Result<Usage> {
+    let mut sum = Usage::default();
+    let mut seen = HashSet::new();
+    let top = match statat(CWD, root, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(sum),
+        Err(error) => return Err(error),
+    };
+    count(&top, &mut seen, &mut sum);
+    if FileType::from_raw_mode(top.st_mode) != FileType::Directory {
+        return Ok(sum);
+    }
+    let top = open_directory(CWD, root)?;
+    let mut pending = vec![PathBuf::from(".")];
+    while let Some(path) = pending.pop() {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        // Gone, or not a directory any more, or too deep to name: it counts for nothing.
+        let Ok(directory) = openat2(&top, &path, flags, Mode::empty(), resolve) else { continue };
+        let Ok(entries) = Dir::read_from(&directory) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(stat) = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            count(&stat, &mut seen, &mut sum);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                pending.push(path.join(OsString::from_vec(name.to_bytes().to_vec())));
+            }
+        }
+    }
+    Ok(sum)
+}
+
+fn count(stat: &rustix::fs::Stat, seen: &mut HashSet<(u64, u64)>, sum: &mut Usage) {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::Directory && stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino)) {
+        return;
+    }
+    // st_blocks counts units of 512 bytes whatever the file system's blocks are (stat(2)).
+    sum.disk = sum.disk.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512));
+    if kind == FileType::RegularFile {
+        sum.content = sum.content.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn links_neither_lead_out_nor_count_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("big"), vec![0; 9000]).unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/f"), vec![1; 100]).unwrap();
+        fs::hard_link(dir.path().join("a/b/f"), dir.path().join("a/g")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("a/out")).unwrap();
+        let sum = usage(dir.path()).unwrap();
+        assert_eq!(sum.content, 100);
+        let du = std::process::Command::new("du").args(["-s", "-B1"]).arg(dir.path()).output().unwrap();
+        let du = String::from_utf8(du.stdout).unwrap();
+        assert_eq!(du.split('\t').next().unwrap(), sum.disk.to_string());
+        assert_eq!(usage(&dir.path().join("none")).unwrap(), Usage::default());
+    }
 
     #[test]
     fn any_depth_goes() {

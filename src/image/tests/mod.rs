@@ -4,6 +4,7 @@ mod layer;
 mod load;
 mod store;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -14,6 +15,9 @@ use tar::{EntryType, Header};
 
 use super::Store;
 use super::digest::Digest;
+use super::layers::{Obtained, Wanted};
+use super::tags::Arrival;
+use super::unpack::Keep;
 use crate::layout::Layout;
 
 /// A tar archive, with names that no decent writer would write.
@@ -115,11 +119,43 @@ impl Root {
         names(&self.dir.path().join("overlay2/layers"))
     }
 
-    /// Nothing was kept: no layer, no config, no reference, no temporary.
-    fn assert_empty(&self) {
-        assert_eq!(self.layers(), [""; 0]);
-        assert_eq!(names(&self.dir.path().join("image")), [""; 0]);
+    /// Keeps a config without naming it.
+    fn put_config(&self, config: &[u8]) -> Digest {
+        self.store.record(&Arrival { config, manifest: None, references: &[], digests: &[] }).unwrap()
     }
+
+    /// Has the uncompressed layer `tar` in the store; `expected` is the diff id asked for.
+    fn obtain(&self, tar: &[u8], expected: Option<&Digest>) -> anyhow::Result<(Digest, Obtained)> {
+        let lease = self.store.lease().unwrap();
+        let wanted = Wanted { diff_id: expected, blob: None, keep: Keep::Blob };
+        self.store.obtain(&lease, wanted, || Ok(Box::new(tar)), || {})
+    }
+
+    /// After a sweep nothing is left: no layer, no blob, no config, no reference, no lease, no temporary.
+    fn assert_empty(&self) {
+        self.store.sweep(&mut || Ok(BTreeSet::new())).unwrap();
+        assert_eq!(self.layers(), [""; 0]);
+        let image = self.dir.path().join("image");
+        for name in names(&image) {
+            match fs::symlink_metadata(image.join(&name)).unwrap().is_dir() {
+                true => assert_eq!(files(&image.join(&name)), [""; 0], "{name}"),
+                false => assert_eq!(name, "lock"),
+            }
+        }
+    }
+}
+
+/// Names of all files below `directory`.
+fn files(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in names(directory) {
+        let path = directory.join(&name);
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push(name),
+        }
+    }
+    found
 }
 
 fn names(directory: &Path) -> Vec<String> {

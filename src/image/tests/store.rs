@@ -1,15 +1,16 @@
 //! Look-ups, and what happens when several import at once or die on the way.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Barrier;
 
-use super::{Root, Tar, config, names};
+use super::{Obtained, Root, Tar, config, names};
 use crate::error::{Class, Failure};
 use crate::image::digest::Digest;
 use crate::image::reference::Reference;
 
 fn tagged(root: &Root, name: &str, config: &[u8]) -> String {
-    let id = root.store.put_config(config).unwrap();
+    let id = root.put_config(config);
     root.store.tag(&[name.parse::<Reference>().unwrap()], &id).unwrap();
     id.to_string()
 }
@@ -86,7 +87,7 @@ fn concurrent_imports_of_one_layer_share_it() {
 #[test]
 fn concurrent_tags_are_all_kept() {
     let root = Root::new();
-    let id = root.store.put_config(&config(&[])).unwrap();
+    let id = root.put_config(&config(&[]));
     std::thread::scope(|scope| {
         for i in 0..8 {
             let (root, id) = (&root, &id);
@@ -113,8 +114,7 @@ fn temporaries_of_the_dead_are_swept() {
         fs::write(layers.join(name).join("diff/a/b/c"), "1").unwrap();
     }
     let tar = Tar::new().file("x", b"1").bytes();
-    let staged = root.store.stage_layer(&tar[..], None).unwrap();
-    root.store.publish_layers(vec![staged]).unwrap();
+    root.obtain(&tar, None).unwrap();
     let mut expected = vec![alive, Digest::of(&tar).hex().to_owned()];
     expected.sort();
     assert_eq!(root.layers(), expected);
@@ -125,12 +125,48 @@ fn an_import_that_fails_or_is_given_up_leaves_nothing() {
     let root = Root::new();
     let tar = Tar::new().file("x", b"1").bytes();
     let wrong = Digest::of(b"");
-    assert!(root.store.stage_layer(&tar[..], Some(&wrong)).is_err());
-    assert!(root.store.stage_layer(&tar[..1000], None).is_err());
-    drop(root.store.stage_layer(&tar[..], None).unwrap());
+    assert!(root.obtain(&tar, Some(&wrong)).is_err());
+    assert!(root.obtain(&tar[..1000], None).is_err());
+    assert_eq!(root.layers(), [""; 0], "what failed is gone at once");
+    root.obtain(&tar, None).unwrap();
     root.assert_empty();
     // An expected layer that is in place is not read again.
-    let staged = root.store.stage_layer(&tar[..], None).unwrap();
-    root.store.publish_layers(vec![staged]).unwrap();
-    root.store.stage_layer(std::io::empty(), Some(&Digest::of(&tar))).unwrap();
+    root.obtain(&tar, None).unwrap();
+    let (diff_id, obtained) = root.obtain(b"", Some(&Digest::of(&tar))).unwrap();
+    assert_eq!((diff_id, obtained), (Digest::of(&tar), Obtained::Existing));
+}
+
+#[test]
+fn a_sweep_spares_what_images_containers_and_leases_have() {
+    let root = Root::new();
+    let tars: Vec<Vec<u8>> = (0..4).map(|i| Tar::new().file(&format!("f{i}"), b"1").bytes()).collect();
+    for tar in &tars {
+        root.obtain(tar, None).unwrap();
+    }
+    let [imaged, contained, leased, orphan] = [0, 1, 2, 3].map(|i| Digest::of(&tars[i]));
+    root.put_config(&config(&[&tars[0]]));
+    let lease = root.store.lease().unwrap();
+    lease.hold(&root.store, &leased).unwrap();
+    let mut used = || Ok(BTreeSet::from([contained.to_string()]));
+    let found = root.store.orphans(&mut used).unwrap();
+    assert_eq!(found.iter().map(|orphan| &orphan.digest).collect::<Vec<_>>(), [&orphan]);
+    assert!(found[0].bytes >= 4096, "{found:?}");
+    root.store.sweep(&mut used).unwrap();
+    let mut expected = [imaged.hex(), contained.hex(), leased.hex()].map(str::to_owned);
+    expected.sort();
+    assert_eq!(root.layers(), expected);
+    drop(lease);
+    root.store.sweep(&mut || Ok(BTreeSet::new())).unwrap();
+    assert_eq!(root.layers(), [imaged.hex()]);
+}
+
+#[test]
+fn leases_of_the_dead_count_for_nothing() {
+    let root = Root::new();
+    let tar = Tar::new().file("x", b"1").bytes();
+    root.obtain(&tar, None).unwrap();
+    let leases = root.dir.path().join("image/leases");
+    // What a killed process leaves: the file, without its lock.
+    fs::write(leases.join("1-1-1"), format!("{}\n", Digest::of(&tar).hex())).unwrap();
+    root.assert_empty();
 }
