@@ -11,13 +11,16 @@
 
 pub mod archive;
 mod bundled;
+mod changes;
 mod config;
 pub mod digest;
 mod header;
 mod index;
 mod layer;
 pub mod manifest;
+mod pack;
 pub mod progress;
+mod recipe;
 pub mod reference;
 mod staging;
 mod stream;
