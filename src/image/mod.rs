@@ -11,6 +11,7 @@
 
 pub mod archive;
 mod bundled;
+mod changes;
 mod config;
 mod contents;
 pub mod digest;
@@ -20,6 +21,7 @@ mod layer;
 mod layers;
 mod lease;
 pub mod manifest;
+mod pack;
 pub mod progress;
 mod recipe;
 pub mod reference;

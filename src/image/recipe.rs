@@ -1,12 +1,30 @@
-//! How a layer's exact tar is told again from what was unpacked.
+//! How the exact tar of a layer is told again.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::digest::Digest;
+use super::stream;
 
-/// Tells the layer in `directory` again and holds it against its digest.
-pub(super) fn verify(directory: &Path, diff_id: &Digest) -> Result<()> {
-    bail!("verify layer {diff_id} in {}: not yet", directory.display())
+/// The exact uncompressed tar of the layer in `layer_directory`, which holds `diff` and `recipe`.
+///
+/// # Errors
+/// A recipe that is missing or damaged; the stream fails where a file of the layer is not as it was.
+pub(super) fn tar(layer_directory: &Path) -> Result<impl Read + Send + use<>> {
+    File::open(layer_directory.join("recipe")).context("open recipe")
+}
+
+/// Tells the tar again and compares its digest with `diff_id`.
+///
+/// # Errors
+/// See [`tar`]; a digest that is another.
+pub(super) fn verify(layer_directory: &Path, diff_id: &Digest) -> Result<()> {
+    let found = stream::digest_of(tar(layer_directory)?).context("read layer")?;
+    if found != *diff_id {
+        bail!("layer {diff_id} is damaged: its contents are those of {found}");
+    }
+    Ok(())
 }

@@ -11,18 +11,34 @@ use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
+use super::unpack::Compression;
 use crate::error::Failure;
 
 /// Buffer size of every stream here, in bytes.
 const BUFFER: usize = 64 * 1024;
+/// The largest window a zstd stream may ask for, in bits: 32 MiB, which `zstd -19` stays below.
+const MAX_WINDOW_LOG: u32 = 25;
 
-/// The stream without its compression, which its first bytes tell: none or gzip.
+/// What the first bytes of a stream say of its compression.
+pub(super) fn compression(start: &[u8]) -> Compression {
+    match start {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+/// The stream without its compression, which its first bytes tell: none, gzip or zstd.
 pub(super) fn decompress<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut input = BufReader::with_capacity(BUFFER, Filled(input));
     let start = input.fill_buf().context("read archive")?;
     let unsupported = match start {
         [0x1f, 0x8b, ..] => return Ok(Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(input)))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            return Ok(Box::new(BufReader::with_capacity(BUFFER, decoder)));
+        }
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
         [b'B', b'Z', b'h', ..] => "bzip2",
         _ => return Ok(Box::new(input)),

@@ -7,12 +7,13 @@
 //! ```
 
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
 use super::layer::{self, Limits};
@@ -38,6 +39,16 @@ pub(super) enum Keep {
     Nothing,
 }
 
+/// Whether the layer's tar can be told again from its contents and its recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retold {
+    /// Byte for byte: `recipe` is there.
+    Exact,
+    /// No, because members undo each other: there is no `recipe`, and `blob` holds the bytes as they came,
+    /// compressed or not, whatever was asked.
+    Not,
+}
+
 /// What was unpacked, all of it digested on the way.
 #[derive(Debug)]
 pub(super) struct Unpacked {
@@ -53,6 +64,8 @@ pub(super) struct Unpacked {
     pub(super) length: u64,
     /// How they were compressed.
     pub(super) compression: Compression,
+    /// Whether the tar can be told again.
+    pub(super) retold: Retold,
 }
 
 /// Unpacks `input` into the empty directory `staging`.
@@ -66,14 +79,46 @@ pub(super) fn unpack(input: impl Read + Send, staging: &Path, keep: Keep, limits
     // The umask has no say in what an image looks like.
     std::fs::set_permissions(&diff, Permissions::from_mode(0o755)).context("create layer")?;
     let root = File::open(&diff).context("open layer")?;
-    let _ = keep;
-    let applied = layer::apply(stream::decompress(input)?, root.as_fd(), limits)?;
+    let mut input = io::BufReader::with_capacity(64 << 10, input);
+    let compression = stream::compression(io::BufRead::fill_buf(&mut input).context("read archive")?);
+    let mut blob = match (keep, compression) {
+        (Keep::Nothing, _) | (_, Compression::None) => None,
+        (Keep::Blob, _) => Some(File::create_new(staging.join("blob")).context("create blob")?),
+    };
+    let (mut hasher, mut length) = (Sha256::new(), 0);
+    let mut raw = Tee {
+        input,
+        each: |bytes: &[u8]| {
+            hasher.update(bytes);
+            length += bytes.len() as u64;
+            blob.as_mut().map_or(Ok(()), |blob| blob.write_all(bytes))
+        },
+    };
+    let mut recipe = File::create_new(staging.join("recipe")).context("create recipe")?;
+    let told = Tee { input: stream::decompress(&mut raw)?, each: |bytes: &[u8]| recipe.write_all(bytes) };
+    let applied = layer::apply(told, root.as_fd(), limits)?;
+    io::copy(&mut raw, &mut io::sink()).context("read archive")?;
     Ok(Unpacked {
-        digest: applied.diff_id.clone(),
-        length: 0,
-        compression: Compression::None,
+        digest: Digest::finish(hasher),
+        length,
+        compression,
         diff_id: applied.diff_id,
         size: applied.size,
         has_end: applied.has_end,
+        retold: Retold::Exact,
     })
+}
+
+/// A stream of which somebody else sees every byte too.
+struct Tee<R, F> {
+    input: R,
+    each: F,
+}
+
+impl<R: Read, F: FnMut(&[u8]) -> io::Result<()>> Read for Tee<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        (self.each)(&buffer[..count])?;
+        Ok(count)
+    }
 }
