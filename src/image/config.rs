@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::manifest::Platform;
 use super::{Defaults, Image};
 use crate::error::Failure;
 
@@ -21,6 +22,10 @@ pub(super) struct ConfigFile {
     pub(super) created: Option<String>,
     #[serde(default)]
     os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
     config: Option<Runtime>,
     rootfs: RootFs,
 }
@@ -72,6 +77,14 @@ impl ConfigFile {
             bail!("the image has more than {MAX_LAYERS} layers");
         }
         self.rootfs.diff_ids.iter().map(|text| Digest::parse(text)).collect()
+    }
+
+    /// What the image is for, where the config tells.
+    pub(super) fn platform(&self) -> Option<Platform> {
+        let (os, architecture) = (&self.os, &self.architecture);
+        let variant = self.variant.clone().filter(|variant| !variant.is_empty());
+        let told = !os.is_empty() && !architecture.is_empty();
+        told.then(|| Platform { os: os.clone(), architecture: architecture.clone(), variant })
     }
 
     /// The image that this config, whose digest is `id`, describes.

@@ -17,6 +17,15 @@ pub(super) fn tar(layer_directory: &Path) -> Result<impl Read + Send + use<>> {
     File::open(layer_directory.join("recipe")).context("open recipe")
 }
 
+/// Number of bytes that [`tar`] gives, without telling it.
+///
+/// # Errors
+/// A recipe that is missing or damaged.
+pub(super) fn length(layer_directory: &Path) -> Result<u64> {
+    let recipe = std::fs::metadata(layer_directory.join("recipe")).context("open recipe")?;
+    Ok(recipe.len())
+}
+
 /// Tells the tar again and compares its digest with `diff_id`.
 ///
 /// # Errors
