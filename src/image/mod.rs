@@ -19,6 +19,7 @@ mod layer;
 pub mod manifest;
 pub mod progress;
 pub mod reference;
+pub mod registry;
 mod staging;
 mod stream;
 mod tags;
