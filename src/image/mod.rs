@@ -25,6 +25,7 @@ mod pack;
 pub mod progress;
 mod recipe;
 pub mod reference;
+pub mod registry;
 mod settle;
 mod stream;
 mod sweep;

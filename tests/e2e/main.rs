@@ -36,6 +36,7 @@ mod oom;
 mod pause;
 mod process;
 mod query;
+mod registry;
 mod restart;
 mod restart_clients;
 mod run;
