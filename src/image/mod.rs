@@ -23,6 +23,8 @@ mod lease;
 pub mod manifest;
 mod pack;
 pub mod progress;
+pub mod pull;
+pub mod push;
 mod recipe;
 pub mod reference;
 pub mod registry;
@@ -39,6 +41,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::layout::Layout;
+use manifest::Platform;
 
 /// An image in the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +50,8 @@ pub struct Image {
     pub id: String,
     /// Diff ids (`sha256:…`) of its layers, lowest first; each is unpacked below `overlay2/layers`.
     pub layers: Vec<String>,
+    /// What it was built for, as far as its config says.
+    pub platform: Option<Platform>,
     /// What a container inherits.
     pub defaults: Defaults,
 }

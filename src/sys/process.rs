@@ -209,6 +209,31 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Like [`fork`], but the child is nobody's: it never becomes a zombie of this process.
+pub fn fork_orphan() -> io::Result<Fork> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("fork with {threads} threads")));
+    }
+    // SAFETY: single-threaded, checked above, so both children may go on to do anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: as above; what forks has one thread.
+        0 => match unsafe { libc::fork() } {
+            0 => Ok(Fork::Child),
+            _ => exit_now(0),
+        },
+        pid => {
+            let mut status = 0;
+            // SAFETY: `status` outlives the call; `pid` is our child, which ends at once.
+            while unsafe { libc::waitpid(pid, &raw mut status, 0) } == -1
+                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+            {}
+            Ok(Fork::Parent)
+        }
+    }
+}
+
 /// Goes on in another process that is this one's sibling (CLONE_PARENT, clone(2)) and, unlike this
 /// one, is in the PID namespace that was chosen for its children. `None` in the new process.
 pub fn fork_sibling() -> io::Result<Option<Child>> {
