@@ -3,6 +3,7 @@
 //! Keys are named as in Docker's `daemon.json`. The file is read only by commands that need it: a start of
 //! a container from an image that is there never opens it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -29,6 +30,8 @@ pub struct Settings {
     /// `registry-timeout`, in seconds: how long a registry may stay silent. 30 before a response begins and
     /// 60 within it when not set.
     pub registry_timeout: Option<Duration>,
+    /// The directory of the file, whose `certs.d` is looked into for registries' certificates.
+    pub directory: PathBuf,
     /// The first pause before a retry; each further one is twice as long. No key: tests shorten it.
     pub first_pause: Duration,
 }
@@ -55,6 +58,7 @@ impl Default for Settings {
             keep_compressed_layers: true,
             proxies: Proxies::default(),
             registry_timeout: None,
+            directory: "/etc/mydocker".into(),
             first_pause: Duration::from_secs(1),
         }
     }

@@ -37,6 +37,7 @@ mod pause;
 mod process;
 mod query;
 mod registry;
+mod registry_client;
 mod restart;
 mod restart_clients;
 mod run;

@@ -36,4 +36,9 @@ impl Accounts {
     pub fn of_caller() -> Result<Accounts> {
         Ok(Accounts::default())
     }
+
+    /// What is stored for a registry (`docker.io`, `host`, `host:port`).
+    pub(super) fn of(&self, _domain: &str) -> Result<Option<Credential>> {
+        Ok(None)
+    }
 }

@@ -1,19 +1,49 @@
 //! Registries: the client of the OCI distribution specification and of Docker's token specification.
 //!
-//! Blocking, without a runtime: layers are fetched by threads that share one [`Registry`].
+//! ```text
+//! mod (pull.rs, push.rs)  what can be asked of a repository
+//! blob  upload            contents on their way, resumed and verified
+//! endpoint                mirrors and the registry itself, with or without TLS
+//! exchange                one request: authorisation, redirects, trying again
+//! guard  challenge        who we are at one origin; tokens
+//! transport  trust proxy  connections
+//! url  fault  accounts    origins; what goes wrong, in words; Docker's config.json
+//! ```
+//! Blocking, without a runtime: layers are fetched by threads that share one [`Registry`]. Three rules
+//! hold throughout: a credential goes to the origin (scheme, host, port) that it is for and to no other;
+//! what a digest names is handed out as whole only if it has that digest; everything is bounded, whatever
+//! a server sends.
 
 mod accounts;
+mod blob;
+mod challenge;
+mod endpoint;
+mod exchange;
+mod fault;
+mod guard;
+mod proxy;
+mod pull;
+mod push;
+mod transport;
+mod trust;
+mod url;
 
-use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-pub use accounts::{Accounts, Credential};
-
+use self::endpoint::{Endpoint, Role};
+use self::exchange::{Patience, Session};
+use self::fault::Trouble;
+use self::transport::Transport;
 use super::digest::Digest;
-use super::manifest::Descriptor;
 use super::reference::Reference;
+use crate::error::Failure;
 use crate::settings::Settings;
+
+pub use self::accounts::{Accounts, Credential};
+pub use self::pull::failure_of;
 
 /// Which actions a token is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,74 +86,83 @@ pub struct Fetched {
 
 /// A client for one repository on one registry. Shared by threads.
 #[derive(Debug)]
-pub struct Registry {}
+pub struct Registry {
+    transport: Arc<Transport>,
+    /// Mirrors first, the registry itself last.
+    endpoints: Vec<Endpoint>,
+    /// The registry as references name it: `docker.io`.
+    domain: String,
+    /// The repository on it: `library/busybox`.
+    path: String,
+    /// The same as people name it: `busybox`.
+    familiar: String,
+    attempts: u32,
+    first_pause: Duration,
+}
 
 impl Registry {
     /// A client for the repository of `reference`. Nothing is sent yet.
     ///
     /// # Errors
     /// Settings, certificates or credentials that cannot be used.
-    pub fn open(
-        _settings: &Settings,
-        _accounts: &Accounts,
-        _reference: &Reference,
-        _access: Access,
-    ) -> Result<Registry> {
-        bail!("not there yet")
+    pub fn open(settings: &Settings, accounts: &Accounts, reference: &Reference, access: Access) -> Result<Registry> {
+        let transport = Arc::new(Transport::new(settings));
+        let actions = match access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        };
+        let (domain, path) = (reference.domain(), reference.path());
+        let scope = || Some(format!("repository:{path}:{actions}"));
+        let mut endpoints = Vec::new();
+        if domain == "docker.io" && access == Access::Pull {
+            for mirror in &settings.registry_mirrors {
+                endpoints.push(Endpoint::mirror(&transport, accounts, mirror, scope())?);
+            }
+        }
+        endpoints.push(Endpoint::registry(&transport, accounts, domain, scope())?);
+        Ok(Registry {
+            transport,
+            endpoints,
+            domain: domain.to_owned(),
+            path: path.to_owned(),
+            familiar: reference.familiar_name(),
+            attempts: settings.max_download_attempts.max(1),
+            first_pause: settings.first_pause,
+        })
     }
 
-    /// Fetches a manifest or index, with its digest verified.
-    pub fn manifest(&self, _target: Target<'_>) -> Result<Fetched> {
-        bail!("not there yet")
+    fn patience(&self) -> Patience {
+        Patience::new(self.attempts, self.first_pause)
     }
 
-    /// The digest of a manifest without fetching it, where the registry tells; `None` when there is no such
-    /// manifest.
-    pub fn manifest_digest(&self, _target: Target<'_>) -> Result<Option<Digest>> {
-        bail!("not there yet")
+    /// Asks one endpoint after the other; a mirror has one try.
+    fn anywhere<T>(&self, ask: impl Fn(&Endpoint, &Session, Patience) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        for endpoint in &self.endpoints {
+            let patience = match endpoint.role {
+                Role::Mirror => Patience::new(1, self.first_pause),
+                Role::Registry => self.patience(),
+            };
+            if endpoint.is_down() {
+                continue;
+            }
+            let result = endpoint.session().and_then(|session| ask(endpoint, &session, patience));
+            match result {
+                Err(trouble) if endpoint.role == Role::Mirror => endpoint.leave(&trouble),
+                result => return result,
+            }
+        }
+        // The registry itself is always asked, and returns above.
+        Err(Failure::engine("no registry to ask").into())
     }
 
-    /// Streams a blob: exactly `descriptor.size` bytes, resumed after a broken connection. The reader fails
-    /// at the end when size or digest differ, so whoever reads to the end needs no hash of its own.
-    /// `retrying` is told of each pause: its seconds and why.
-    pub fn blob<'a>(
-        &'a self,
-        _descriptor: &Descriptor,
-        _retrying: impl Fn(u64, &str) + Send + 'a,
-    ) -> Result<Box<dyn Read + Send + 'a>> {
-        bail!("not there yet")
-    }
-
-    /// All tags of the repository.
-    pub fn tags(&self) -> Result<Vec<String>> {
-        bail!("not there yet")
-    }
-
-    /// Whether the repository has this blob.
-    pub fn has_blob(&self, _digest: &Digest) -> Result<bool> {
-        bail!("not there yet")
-    }
-
-    /// Takes a blob over from another repository of the same registry; `false` when the registry wants it
-    /// uploaded.
-    pub fn mount(&self, _digest: &Digest, _from: &Reference) -> Result<bool> {
-        bail!("not there yet")
-    }
-
-    /// Uploads a blob. `open` opens the content from an offset on, again for each retry; `sent` is told how
-    /// many bytes are through in all (it may go back after a retry); `retrying` of each pause.
-    pub fn upload(
-        &self,
-        _descriptor: &Descriptor,
-        _open: &dyn Fn(u64) -> Result<Box<dyn Read + Send>>,
-        _sent: &dyn Fn(u64),
-        _retrying: &dyn Fn(u64, &str),
-    ) -> Result<()> {
-        bail!("not there yet")
-    }
-
-    /// Puts a manifest under a tag or its digest; gives its digest.
-    pub fn put_manifest(&self, _target: Target<'_>, _media_type: &str, _bytes: &[u8]) -> Result<Digest> {
-        bail!("not there yet")
+    /// The registry itself, for what no mirror is asked.
+    fn itself(&self) -> Result<(&Endpoint, Arc<Session>), Trouble> {
+        match self.endpoints.last() {
+            Some(endpoint) => Ok((endpoint, endpoint.session()?)),
+            None => Err(Failure::engine("no registry to ask").into()),
+        }
     }
 }
+
+/// Nobody waits for these retries by eye.
+fn quietly(_seconds: u64, _reason: &str) {}
