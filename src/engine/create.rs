@@ -25,6 +25,7 @@ use crate::container::{
 };
 use crate::error::Failure;
 use crate::image::Image;
+use crate::image::manifest::Platform;
 use crate::image::progress::{Progress, Silent};
 use crate::image::reference::Reference;
 use crate::runtime::capabilities::{self, Privilege};
@@ -50,12 +51,23 @@ fn wish(request: &CreateRequest) -> Wish<'_> {
     Wish { image: &request.image, policy: request.pull, platform: request.platform.as_deref() }
 }
 
+/// What the user should know when the image is for another kind of machine and nobody asked for that.
+fn foreign(image: &Image, request: &CreateRequest) -> Option<String> {
+    let host = Platform::host();
+    let platform = image.platform.as_ref().filter(|platform| request.platform.is_none() && !host.accepts(platform))?;
+    Some(format!(
+        "The requested image's platform ({platform}) does not match the detected host platform ({host}) and no \
+         specific platform was requested"
+    ))
+}
+
 impl Engine {
     /// Makes a container without starting it.
     pub fn create(&self, request: &CreateRequest, progress: &dyn Progress) -> Result<Created> {
         let image = debug_span!("resolve image").in_scope(|| self.provide(&wish(request), progress))?;
         let id = ContainerId::random().context("make a container id")?;
         let (mut config, mut warnings) = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
+        warnings.extend(foreign(&image, request));
         let place = resources::place(&config)?;
         if place.unit().is_some() {
             systemd::require()?;

@@ -35,6 +35,8 @@ mod network_reach;
 mod oom;
 mod pause;
 mod process;
+mod pull;
+mod push;
 mod query;
 mod registry;
 mod registry_client;
