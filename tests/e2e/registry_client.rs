@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::time::Duration;
 
-use mydocker::image::manifest::{Document, Manifest};
+use mydocker::image::digest::Digest;
+use mydocker::image::manifest::{Descriptor, Document, Manifest};
 use mydocker::image::reference::Reference;
 use mydocker::image::registry::{Access, Accounts, Registry as Client, Target};
 use mydocker::settings::Settings;
@@ -76,4 +77,61 @@ fn what_is_not_there_is_named_in_dockers_words() {
     drop(registry);
     let said = words(client(&name, Access::Pull).manifest(Target::Tag("latest")));
     assert!(said.contains("connection refused") && said.contains("nothing listens on"), "{said}");
+}
+
+/// `open` of an upload: the content from an offset on.
+pub fn content(bytes: &[u8]) -> impl Fn(u64) -> anyhow::Result<Box<dyn Read + Send>> + '_ {
+    |offset| Ok(Box::new(std::io::Cursor::new(bytes[usize::try_from(offset).unwrap()..].to_vec())))
+}
+
+#[test]
+fn what_is_uploaded_is_there() {
+    ours_only!("the client is ours");
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Options::default());
+    let client = client(&registry.image("up/load"), Access::Push);
+    // One request; one piece and a bit; nothing at all.
+    for size in [1000, (64 << 20) + 1, 0] {
+        let bytes: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let descriptor = Descriptor::new("x", Digest::of(&bytes), bytes.len() as u64);
+        assert!(!client.has_blob(&descriptor.digest).unwrap());
+        let sent = std::cell::Cell::new(0);
+        client.upload(&descriptor, &content(&bytes), &|all| sent.set(all), &|_, why| panic!("{why}")).unwrap();
+        assert_eq!(sent.get(), bytes.len() as u64);
+        assert!(client.has_blob(&descriptor.digest).unwrap());
+        let mut back = Vec::new();
+        client.blob(&descriptor, |_, why| panic!("{why}")).unwrap().read_to_end(&mut back).unwrap();
+        assert!(back == bytes, "{size} bytes came back changed");
+    }
+    let wrong = Descriptor::new("x", Digest::of(b"other"), 4);
+    let said = words(client.upload(&wrong, &content(b"this"), &|_| (), &|_, _| ()));
+    assert!(said.contains("digest invalid"), "{said}");
+    let short = Descriptor::new("x", Digest::of(b"this"), 9);
+    let said = words(client.upload(&short, &content(b"this"), &|_| (), &|_, _| ()));
+    assert!(said.contains("shorter than announced"), "{said}");
+}
+
+#[test]
+fn blobs_are_mounted_and_manifests_put() {
+    ours_only!("the client is ours");
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Options::default());
+    registry.fill_busybox("from:1");
+    let from = client(&registry.image("from"), Access::Pull);
+    let manifest = manifest_of(&from, "1");
+    let to = client(&registry.image("to"), Access::Push);
+    for blob in manifest.layers.iter().chain([&manifest.config]) {
+        assert!(to.mount(&blob.digest, &reference(&registry.image("from"))).unwrap());
+        assert!(to.has_blob(&blob.digest).unwrap());
+    }
+    assert!(!to.mount(&Digest::of(b"nowhere"), &reference(&registry.image("from"))).unwrap());
+    assert!(!to.mount(&manifest.config.digest, &reference("other.example/from")).unwrap());
+    let fetched = from.manifest(Target::Tag("1")).unwrap();
+    let put = to.put_manifest(Target::Tag("new"), &fetched.media_type, &fetched.bytes).unwrap();
+    assert_eq!(put, fetched.digest);
+    assert_eq!(to.manifest(Target::Tag("new")).unwrap().bytes, fetched.bytes);
+    let text = String::from_utf8(fetched.bytes).unwrap();
+    let dangling = text.replace(manifest.layers[0].digest.hex(), Digest::of(b"nowhere").hex());
+    let said = words(to.put_manifest(Target::Tag("new"), &fetched.media_type, dangling.as_bytes()));
+    assert!(said.contains("manifest blob unknown"), "{said}");
 }

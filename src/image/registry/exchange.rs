@@ -22,7 +22,7 @@ const MAX_REDIRECTS: u32 = 10;
 const WORTH_DRAINING: u64 = 64 * 1024;
 
 /// Opens the content of a request from its first byte, again for each attempt.
-pub(super) type Open<'c> = &'c dyn Fn() -> Result<Box<dyn Read + Send + 'c>>;
+pub(super) type Open<'c> = &'c dyn Fn() -> Result<Box<dyn Read + 'c>>;
 
 /// What goes along with a request.
 #[derive(Clone, Copy)]

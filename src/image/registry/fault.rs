@@ -141,6 +141,9 @@ pub(super) fn of_wire(origin: &Origin, known: Known, error: anyhow::Error) -> Tr
 }
 
 fn of_io(origin: &Origin, error: &io::Error, absent: Again) -> (String, String, Again) {
+    if let Some(failure) = error.get_ref().and_then(|inner| inner.downcast_ref::<Failure>()) {
+        return (failure.to_string(), failure.hint.clone().unwrap_or_default(), Again::Never);
+    }
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return of_tls(origin, tls);
     }

@@ -26,6 +26,7 @@ mod pull;
 mod push;
 mod transport;
 mod trust;
+mod upload;
 mod url;
 
 use std::sync::Arc;
