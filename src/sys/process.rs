@@ -17,6 +17,15 @@ pub fn boot_id() -> &'static str {
     })
 }
 
+/// Empties the umask of the calling thread alone: what it makes gets the very mode that it asks for. The thread's
+/// root and working directory become its own too, as they are (`CLONE_FS`, unshare(2)).
+pub fn unmask_thread() -> io::Result<()> {
+    // SAFETY: no descriptor table is unshared, which is what other threads could be surprised by.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS)? };
+    rustix::process::umask(rustix::fs::Mode::empty());
+    Ok(())
+}
+
 /// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)). `None`
 /// when there is none, or only a zombie of it.
 pub fn start_time(pid: i32) -> Option<u64> {
