@@ -73,7 +73,8 @@ impl ConfigFile {
     pub(super) fn platform(&self) -> Option<Platform> {
         let architecture = self.architecture.clone().filter(|architecture| !architecture.is_empty())?;
         let os = if self.os.is_empty() { "linux".to_owned() } else { self.os.clone() };
-        Some(Platform { os, architecture, variant: self.variant.clone() })
+        let variant = self.variant.clone().filter(|variant| !variant.is_empty());
+        Some(Platform { os, architecture, variant })
     }
 
     /// Digests of the uncompressed layers, lowest first.

@@ -32,7 +32,6 @@ pub mod registry;
 mod settle;
 mod sparse;
 mod stages;
-mod staging;
 mod stream;
 mod sweep;
 mod tags;

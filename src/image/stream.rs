@@ -35,6 +35,12 @@ pub(super) fn compression(start: &[u8]) -> Result<Compression> {
         .into())
 }
 
+/// Whether these first bytes are those of no compression that is known by name, supported or not.
+pub(super) fn is_plain(start: &[u8]) -> bool {
+    let named = matches!(start, [0xfd, b'7', b'z', b'X', b'Z', 0, ..] | [b'B', b'Z', b'h', ..]);
+    !named && matches!(compression(start), Ok(Compression::None))
+}
+
 /// The stream without its compression, which its first bytes tell: none, gzip or zstd.
 pub(super) fn decompress<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut input = BufReader::with_capacity(BUFFER, Filled::new(input));

@@ -109,7 +109,7 @@ impl Store {
         Ok(matches.pop())
     }
 
-    fn resolve_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
+    pub(super) fn resolve_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
         let repositories = self.repositories()?;
         let canonical = reference.canonical();
         if let Some(id) = repositories.references.get(&canonical).or_else(|| repositories.digests.get(&canonical)) {

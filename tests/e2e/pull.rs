@@ -28,7 +28,12 @@ fn put(registry: &Registry, repository: &str, target: &str, media_type: &str, do
         .args(["--data-binary", &document.to_string(), &url])
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn upload(registry: &Registry, repository: &str, bytes: &[u8]) -> Value {
@@ -120,8 +125,10 @@ fn the_platform_is_chosen() {
     let s = Sandbox::new();
     let registry = Registry::start(&s, Options::default());
     let own = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
-    let images: Vec<Value> = ["s390x", own, "riscv64"].iter().map(|arch| image_for(&registry, "multi", arch, None)).collect();
-    let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": images });
+    let images: Vec<Value> =
+        ["s390x", own, "riscv64"].iter().map(|arch| image_for(&registry, "multi", arch, None)).collect();
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": images });
     put(&registry, "multi", "latest", "application/vnd.oci.image.index.v1+json", &index);
     let name = registry.image("multi");
     assert_eq!(s.ok(["run", "--rm", "-q", &name]), own);
@@ -180,9 +187,8 @@ fn several_processes_do_the_work_once() {
     let files = (0..400).fold(Layer::busybox(), |layer, i| layer.file(&format!("f{i}"), 0o644, vec![0x61; 20_000]));
     registry.fill_with(&[files.bytes(), Layer::default().file("a", 0o644, "1").bytes()], "one");
     registry.fill_with(&[files.bytes(), Layer::default().file("b", 0o644, "1").bytes()], "two");
-    let pulls: Vec<_> = (0..6)
-        .map(|i| s.command(["pull", &registry.image(if i % 2 == 0 { "one" } else { "two" })]).start())
-        .collect();
+    let pulls: Vec<_> =
+        (0..6).map(|i| s.command(["pull", &registry.image(if i % 2 == 0 { "one" } else { "two" })]).start()).collect();
     let outputs: Vec<String> = pulls.into_iter().map(|pull| pull.finish().code(0).out()).collect();
     let came: usize = outputs.iter().map(|out| out.matches(": Pull complete").count()).sum();
     assert_eq!(came, 3, "three layers in all, whoever fetched them: {outputs:#?}");
@@ -195,7 +201,10 @@ fn several_processes_do_the_work_once() {
 fn killed_at_any_step_a_pull_can_be_repeated() {
     let s = Sandbox::new();
     let registry = Registry::start(&s, Options::default());
-    registry.fill_with(&[Layer::busybox().bytes(), Layer::default().dir("d", 0o755).file("d/f", 0o644, "1").bytes()], "box");
+    registry.fill_with(
+        &[Layer::busybox().bytes(), Layer::default().dir("d", 0o755).file("d/f", 0o644, "1").bytes()],
+        "box",
+    );
     let name = registry.image("box");
     let rounds = each(
         &[("renameat2", 1), ("rename", 1), ("openat", 15), ("write", 9), ("mkdirat", 1), ("unlink", 1), ("flock", 2)],

@@ -66,7 +66,10 @@ fn a_committed_image_travels() {
     let other = Sandbox::new();
     other.ok(["pull", "-q", &made]);
     assert_eq!(other.ok(["image", "inspect", "-f", "{{.Id}}", &made]), id);
-    assert_eq!(other.ok(["run", "--rm", &made, "sh", "-c", "cat /etc/mine; ls /bin/vi 2>&1"]).lines().next(), Some("mine"));
+    assert_eq!(
+        other.ok(["run", "--rm", &made, "sh", "-c", "cat /etc/mine; ls /bin/vi 2>&1"]).lines().next(),
+        Some("mine")
+    );
 }
 
 #[test]

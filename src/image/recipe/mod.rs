@@ -21,6 +21,7 @@ mod write;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -110,6 +111,24 @@ fn open(layer_directory: &Path, ending: read::Ending) -> Result<read::Teller> {
     let recipe = File::open(layer_directory.join("recipe")).context("open recipe of the layer")?;
     let root = File::open(layer_directory.join("diff")).context("open layer")?;
     read::Teller::new(recipe, root.into(), ending)
+}
+
+/// Bytes of the tar that the recipe in `layer_directory` tells, as its last operation says.
+pub(super) fn length(layer_directory: &Path) -> Result<u64> {
+    let path = layer_directory.join("recipe");
+    let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    let size = file.metadata().with_context(|| format!("inspect {}", path.display()))?.len();
+    // At most the number of END, ten digits and the CRC.
+    let mut end = vec![0; usize::try_from(size.min(15))?];
+    file.read_exact_at(&mut end, size - end.len() as u64).with_context(|| format!("read {}", path.display()))?;
+    let digits = &end[..end.len().saturating_sub(4)];
+    // Before the last digit all have bit 7, and END, the first byte without it, comes before them.
+    let before = digits.iter().rev().skip(1).take_while(|byte| **byte & 0x80 != 0).count();
+    let start = digits.len().checked_sub(before + 2).filter(|start| digits[*start] == END);
+    let Some(start) = start else { bail!("{} is damaged", path.display()) };
+    let digits = &digits[start + 1..];
+    let add = |(i, byte): (usize, &u8)| u64::from(byte & 0x7f).checked_shl(7 * u32::try_from(i).ok()?);
+    digits.iter().enumerate().map(add).sum::<Option<u64>>().with_context(|| format!("{} is damaged", path.display()))
 }
 
 /// Tells the tar again and compares its digest with `diff_id`.

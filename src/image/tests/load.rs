@@ -167,13 +167,8 @@ fn bad_archives_leave_nothing() {
     refused(&root, b"", "neither manifest.json nor index.json");
     refused(&root, b"not a tar at all", "read archive");
     refused(&root, &gzip(&[0; 100])[..20], "read archive");
-<<<<<<< HEAD
-    refused(&root, b"\x28\xb5\x2f\xfd....", "read archive");
-    // The second layer is wrong: nothing keeps the first.
-=======
     refused(&root, b"\xfd7zXZ\0....", "xz");
-    // The second layer is wrong: the first does not stay either.
->>>>>>> h-l
+    // The second layer is wrong: nothing keeps the first.
     refused(&root, &saved(&good, &[&lower, &lower], &tags), "as the image says");
     refused(&root, &saved(&good, &[&lower, &upper[..700]], &tags), "truncated");
     refused(&root, &saved(&good, &[&lower, &gzip(&upper)[..60]], &tags), "read archive");
