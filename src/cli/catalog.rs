@@ -3,7 +3,8 @@
 use super::output::Refusal;
 use super::spec::Spec;
 use super::{
-    container, doctor, events, exec, image, inspect, logs, network, port, ps, resources, run, stats, system, top, why,
+    container, doctor, events, exec, image, inspect, logs, network, port, ps, resources, run, stats, system, top,
+    transfer, why,
 };
 
 /// A command under one of its words.
@@ -46,6 +47,8 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["logs"], &logs::LOGS),
     entry(&["pause"], &container::PAUSE),
     entry(&["port"], &port::PORT),
+    entry(&["pull"], &transfer::PULL),
+    entry(&["push"], &transfer::PUSH),
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
@@ -91,7 +94,12 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         name: "image",
         about: "Manage images",
-        entries: &[entry(&["load"], &image::LOAD), entry(&["ls", "list"], &image::IMAGES)],
+        entries: &[
+            entry(&["load"], &image::LOAD),
+            entry(&["pull"], &transfer::PULL),
+            entry(&["push"], &transfer::PUSH),
+            entry(&["ls", "list"], &image::IMAGES),
+        ],
     },
     Group {
         name: "network",
@@ -211,6 +219,8 @@ mod tests {
             ("run", "container run"),
             ("images", "image list"),
             ("load", "image load"),
+            ("pull", "image pull"),
+            ("push", "image push"),
             ("info", "system info"),
             ("events", "system events"),
             ("why", "container why"),

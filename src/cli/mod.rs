@@ -28,6 +28,7 @@ mod network;
 mod networking;
 mod output;
 mod port;
+mod progress;
 mod ps;
 mod publish;
 mod quantity;
@@ -42,6 +43,7 @@ mod table;
 mod template;
 mod timeline;
 mod top;
+mod transfer;
 mod why;
 
 #[cfg(test)]

@@ -22,9 +22,7 @@ pub(super) struct ConfigFile {
     pub(super) created: Option<String>,
     #[serde(default)]
     os: String,
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
+    architecture: Option<String>,
     variant: Option<String>,
     config: Option<Runtime>,
     rootfs: RootFs,
@@ -71,6 +69,14 @@ impl ConfigFile {
         Ok(config)
     }
 
+    /// What the image is for, as far as the config says.
+    pub(super) fn platform(&self) -> Option<Platform> {
+        let architecture = self.architecture.clone().filter(|architecture| !architecture.is_empty())?;
+        let os = if self.os.is_empty() { "linux".to_owned() } else { self.os.clone() };
+        let variant = self.variant.clone().filter(|variant| !variant.is_empty());
+        Some(Platform { os, architecture, variant })
+    }
+
     /// Digests of the uncompressed layers, lowest first.
     pub(super) fn diff_ids(&self) -> Result<Vec<Digest>> {
         if self.rootfs.diff_ids.len() > MAX_LAYERS {
@@ -79,19 +85,13 @@ impl ConfigFile {
         self.rootfs.diff_ids.iter().map(|text| Digest::parse(text)).collect()
     }
 
-    /// What the image is for, where the config tells.
-    pub(super) fn platform(&self) -> Option<Platform> {
-        let (os, architecture) = (&self.os, &self.architecture);
-        let variant = self.variant.clone().filter(|variant| !variant.is_empty());
-        let told = !os.is_empty() && !architecture.is_empty();
-        told.then(|| Platform { os: os.clone(), architecture: architecture.clone(), variant })
-    }
-
     /// The image that this config, whose digest is `id`, describes.
     pub(super) fn into_image(self, id: &Digest) -> Image {
+        let platform = self.platform();
         let config = self.config.unwrap_or_default();
         Image {
             id: id.to_string(),
+            platform,
             layers: self.rootfs.diff_ids,
             defaults: Defaults {
                 env: config.env.unwrap_or_default(),

@@ -23,10 +23,16 @@ mod layers;
 mod lease;
 pub mod manifest;
 mod pack;
+mod pax;
 pub mod progress;
+pub mod pull;
+pub mod push;
 mod recipe;
 pub mod reference;
+pub mod registry;
 mod settle;
+mod sparse;
+mod stages;
 mod stream;
 mod sweep;
 mod tags;
@@ -39,6 +45,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::layout::Layout;
+use manifest::Platform;
 
 /// An image in the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +54,8 @@ pub struct Image {
     pub id: String,
     /// Diff ids (`sha256:…`) of its layers, lowest first; each is unpacked below `overlay2/layers`.
     pub layers: Vec<String>,
+    /// What it was built for, as far as its config says.
+    pub platform: Option<Platform>,
     /// What a container inherits.
     pub defaults: Defaults,
 }

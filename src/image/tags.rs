@@ -134,6 +134,11 @@ impl Store {
         ConfigFile::parse(&bytes).with_context(|| self.configs().path(id).display().to_string()).map(Some)
     }
 
+    /// Whether there is an image with this id (`sha256:…`).
+    pub fn has(&self, id: &str) -> bool {
+        Digest::parse(id).is_ok_and(|id| self.configs().contains(&id))
+    }
+
     /// The image with this id.
     pub(super) fn image(&self, id: &Digest) -> Result<Option<Image>> {
         Ok(self.config(id)?.map(|config| config.into_image(id)))

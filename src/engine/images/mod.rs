@@ -1,6 +1,8 @@
 //! Images: what the engine does with them, one file per thing.
 
 mod archives;
+mod settle;
+pub mod transfer;
 
 use anyhow::Result;
 

@@ -128,7 +128,7 @@ impl Store {
             references.extend(reference.filter(|reference| !references.contains(reference)));
         };
         for name in names {
-            let tags = self.tags_of(name)?;
+            let tags = self.tags_named(name)?;
             if !tags.is_empty() {
                 tags.into_iter().for_each(|(reference, id)| add(id, Some(reference)));
                 continue;
@@ -150,7 +150,7 @@ impl Store {
     }
 
     /// All tags of the repository `name`; none when it has a tag or a digest, or is no repository.
-    fn tags_of(&self, name: &str) -> Result<Vec<(Reference, Digest)>> {
+    fn tags_named(&self, name: &str) -> Result<Vec<(Reference, Digest)>> {
         let Ok(reference) = name.parse::<Reference>() else { return Ok(Vec::new()) };
         let tagged = name.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
         if tagged {

@@ -167,7 +167,7 @@ fn bad_archives_leave_nothing() {
     refused(&root, b"", "neither manifest.json nor index.json");
     refused(&root, b"not a tar at all", "read archive");
     refused(&root, &gzip(&[0; 100])[..20], "read archive");
-    refused(&root, b"\x28\xb5\x2f\xfd....", "read archive");
+    refused(&root, b"\xfd7zXZ\0....", "xz");
     // The second layer is wrong: nothing keeps the first.
     refused(&root, &saved(&good, &[&lower, &lower], &tags), "as the image says");
     refused(&root, &saved(&good, &[&lower, &upper[..700]], &tags), "truncated");

@@ -1,5 +1,6 @@
 //! Tests of the image store, on archives that are made here, member by member.
 
+mod jail;
 mod layer;
 mod load;
 mod save;

@@ -1,22 +1,18 @@
-//! `images`, `load`.
+//! `images`.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ArgMatches;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::output::{self, Refusal};
-use super::spec::{self, Arity, Spec};
-use super::template::{self, Format, Row};
-use super::{Session, quantity};
+use crate::cli::output;
+use crate::cli::spec::{self, Arity, Spec};
+use crate::cli::template::{self, Format, Row};
+use crate::cli::{Session, quantity};
 use crate::engine::images::ImageSummary;
 use crate::engine::query::wording;
-use crate::error::Failure;
 
-pub(super) static IMAGES: Spec = Spec {
+pub(in crate::cli) static IMAGES: Spec = Spec {
     name: "images",
     usage: "[OPTIONS] [REPOSITORY[:TAG]]",
     about: "List images",
@@ -37,22 +33,6 @@ pub(super) static IMAGES: Spec = Spec {
             .arg(spec::switch("quiet", Some('q'), "Only show image IDs"))
     },
     run: images,
-};
-
-pub(super) static LOAD: Spec = Spec {
-    name: "load",
-    usage: "[OPTIONS]",
-    about: "Load an image from a tar archive or STDIN",
-    arity: Arity::exactly(0),
-    raw_operands: false,
-    legacy_options: false,
-    unsupported: &["--platform"],
-    flags: |command| {
-        command
-            .arg(spec::value("input", Some('i'), "string", "Read from tar archive file, instead of STDIN"))
-            .arg(spec::switch("quiet", Some('q'), "Suppress the load output"))
-    },
-    run: load,
 };
 
 const HEADERS: &[(&str, &str)] = &[
@@ -134,26 +114,6 @@ fn row(image: &ImageSummary, repository: &str, tag: &str, now: Timestamp, shorte
         .with("SharedSize", "N/A")
         .with("UniqueSize", "N/A")
         .with("VirtualSize", size)
-}
-
-fn load(session: &Session, matches: &ArgMatches) -> Result<i32> {
-    let mut input: Box<dyn Read> = match spec::text(matches, "input").filter(|path| !path.is_empty()) {
-        Some(path) => {
-            let file = File::open(&path).with_context(|| format!("open {path}"))?;
-            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                return Err(Failure::engine(format!("open {path}: it is a directory, not a tar archive")).into());
-            }
-            Box::new(file)
-        }
-        None if io::stdin().is_terminal() => {
-            return Err(Refusal::plain("requested load from stdin, but stdin is empty").into());
-        }
-        None => Box::new(io::stdin().lock()),
-    };
-    for line in session.engine()?.load(&mut input)? {
-        output::print_line(&output::printable(&line))?;
-    }
-    Ok(0)
 }
 
 #[cfg(test)]
