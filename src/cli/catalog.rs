@@ -3,8 +3,8 @@
 use super::output::Refusal;
 use super::spec::Spec;
 use super::{
-    container, doctor, events, exec, image, inspect, logs, network, port, ps, resources, run, stats, system, top,
-    transfer, why,
+    commit, container, doctor, events, exec, export, image, import, inspect, load, logs, network, port, ps, resources,
+    run, save, stats, system, top, transfer, why,
 };
 
 /// A command under one of its words.
@@ -38,12 +38,16 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["version"], &system::VERSION),
     entry(&["info"], &system::INFO),
     entry(&["attach"], &container::ATTACH),
+    entry(&["commit"], &commit::COMMIT),
     entry(&["create"], &run::CREATE),
+    entry(&["diff"], &export::DIFF),
     entry(&["doctor"], &doctor::DOCTOR),
     entry(&["events"], &events::EVENTS),
+    entry(&["export"], &export::EXPORT),
+    entry(&["import"], &import::IMPORT),
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
-    entry(&["load"], &image::LOAD),
+    entry(&["load"], &load::LOAD),
     entry(&["logs"], &logs::LOGS),
     entry(&["pause"], &container::PAUSE),
     entry(&["port"], &port::PORT),
@@ -52,6 +56,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
+    entry(&["save"], &save::SAVE),
     entry(&["start"], &container::START),
     entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
@@ -69,8 +74,11 @@ pub(super) static GROUPS: &[Group] = &[
         about: "Manage containers",
         entries: &[
             entry(&["attach"], &container::ATTACH),
+            entry(&["commit"], &commit::COMMIT),
             entry(&["create"], &run::CREATE),
+            entry(&["diff"], &export::DIFF),
             entry(&["exec"], &exec::EXEC),
+            entry(&["export"], &export::EXPORT),
             entry(&["inspect"], &inspect::CONTAINER_INSPECT),
             entry(&["kill"], &container::KILL),
             entry(&["logs"], &logs::LOGS),
@@ -95,7 +103,9 @@ pub(super) static GROUPS: &[Group] = &[
         name: "image",
         about: "Manage images",
         entries: &[
-            entry(&["load"], &image::LOAD),
+            entry(&["import"], &import::IMPORT),
+            entry(&["load"], &load::LOAD),
+            entry(&["save"], &save::SAVE),
             entry(&["pull"], &transfer::PULL),
             entry(&["push"], &transfer::PUSH),
             entry(&["ls", "list"], &image::IMAGES),
