@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commit;
 mod crash;
 mod devices;
 mod diagnosis;
@@ -12,9 +13,13 @@ mod doctor;
 mod events;
 mod exec;
 mod explain;
+mod export;
 mod files;
 mod forms;
 mod image;
+mod image_archive;
+mod image_archive_faults;
+mod image_exchange;
 mod isolation;
 mod lifecycle;
 mod limits;
