@@ -23,6 +23,7 @@ mod layer;
 mod layers;
 mod lease;
 pub mod manifest;
+mod mount_points;
 mod pack;
 mod pax;
 pub mod progress;

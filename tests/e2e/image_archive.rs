@@ -12,12 +12,13 @@ use crate::support::{Sandbox, against_docker};
 
 /// Two layers with all that layers have.
 fn layers() -> [Layer; 2] {
-    let lower = Layer::busybox()
-        .dir("d/", 0o1777)
-        .file("d/gone", 0o644, "x")
-        .file("d/suid", 0o4755, "suid")
-        .file("big", 0o600, vec![7; 300_000]);
-    let upper = Layer::default().whiteout("d/gone").file("d/new", 0o640, "new").hardlink("d/link", "d/new").symlink("l", "d");
+    let lower = Layer::busybox().dir("d/", 0o1777).file("d/gone", 0o644, "x").file("d/suid", 0o4755, "suid").file(
+        "big",
+        0o600,
+        vec![7; 300_000],
+    );
+    let upper =
+        Layer::default().whiteout("d/gone").file("d/new", 0o640, "new").hardlink("d/link", "d/new").symlink("l", "d");
     [lower, upper]
 }
 
@@ -114,7 +115,9 @@ fn several_images_in_one_archive() {
     assert_eq!(manifest[1]["RepoTags"], json!(["one:2"]));
     // A name that moves is told.
     save(Path::new(&there.host("moved.tar")), "one:2", &json!({"Cmd": ["false"]}), &layers()[..1]);
-    let words = format!("The image one:2 already exists, renaming the old one with ID {other} to empty string\nLoaded image: one:2");
+    let words = format!(
+        "The image one:2 already exists, renaming the old one with ID {other} to empty string\nLoaded image: one:2"
+    );
     assert_eq!(there.ok(["load", "-i", &there.host("moved.tar")]), words);
 }
 
@@ -148,7 +151,8 @@ fn platforms() {
     let s = Sandbox::new();
     loaded(&s, "a:1");
     let file = s.host("f");
-    s.fails(1, ["save", "-o", &file, "--platform", "linux/s390x", "a:1"]).says("does not provide the specified platform");
+    s.fails(1, ["save", "-o", &file, "--platform", "linux/s390x", "a:1"])
+        .says("does not provide the specified platform");
     s.fails(125, ["save", "-o", &file, "--platform", "a/b/c/d", "a:1"]).says("invalid platform");
     let own = if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" };
     s.ok(["save", "-o", &file, "--platform", own, "a:1"]);
@@ -191,9 +195,12 @@ fn a_file_system_becomes_an_image() {
 fn what_is_no_file_system_is_refused() {
     ours_only!("docker takes a cut archive for a whole one");
     let s = Sandbox::new();
-    s.fails(125, ["import", "http://example.org/root.tar"]).says("curl -fL http://example.org/root.tar | mydocker import -");
+    s.fails(125, ["import", "http://example.org/root.tar"])
+        .says("curl -fL http://example.org/root.tar | mydocker import -");
     let bytes = Layer::busybox().bytes();
-    for (name, contents) in [("noise", vec![0x5a; 4096]), ("cut", bytes[..bytes.len() - 1024].to_vec()), ("empty", vec![])] {
+    for (name, contents) in
+        [("noise", vec![0x5a; 4096]), ("cut", bytes[..bytes.len() - 1024].to_vec()), ("empty", vec![])]
+    {
         let file = s.host_file(name, contents);
         let output = s.run(["import", &file]);
         assert_eq!(output.code, 1, "{name}: {output}");

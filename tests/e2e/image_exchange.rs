@@ -13,7 +13,8 @@ use crate::support::peers::{Docker, host, podman, skopeo, tree};
 /// An image with a whiteout, links, bits and a long name, loaded as `x/y:1`, and its id.
 fn image(s: &Sandbox) -> String {
     let deep = format!("{}/", "long-name-".repeat(9));
-    let lower = Layer::busybox().dir("d/", 0o1777).file("d/gone", 0o644, "x").file("d/suid", 0o4755, "suid").dir(&deep, 0o755);
+    let lower =
+        Layer::busybox().dir("d/", 0o1777).file("d/gone", 0o644, "x").file("d/suid", 0o4755, "suid").dir(&deep, 0o755);
     let upper = Layer::default()
         .whiteout("d/gone")
         .file("d/new", 0o640, "new")
@@ -59,7 +60,9 @@ fn skopeo_reads_and_writes() {
     let s = Sandbox::new();
     let id = image(&s);
     let file = saved(&s);
-    for source in [format!("docker-archive:{file}"), format!("docker-archive:{file}:x/y:1"), format!("oci-archive:{file}")] {
+    for source in
+        [format!("docker-archive:{file}"), format!("docker-archive:{file}:x/y:1"), format!("oci-archive:{file}")]
+    {
         let config = skopeo(&s, &["inspect", "--raw", "--config", &source]);
         assert!(config.contains("rootfs"), "{source}: {config}");
         for (form, target) in [("docker-archive", ":x/y:1"), ("oci-archive", ":1")] {
