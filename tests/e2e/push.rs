@@ -97,9 +97,9 @@ fn all_tags_at_once() {
     }
     let out = s.ok(["push", "-a", &registry.image("box")]);
     assert_eq!(out.matches(": digest: sha256:").count(), 3, "{out}");
-    let other = Sandbox::new();
-    other.ok(["pull", "-a", "-q", &registry.image("box")]);
-    let tags = other.ok(["images", "--format", "{{.Tag}}", &registry.image("box")]);
+    let root = s.host_dir("other");
+    s.ok(["--root", &root, "pull", "-a", "-q", &registry.image("box")]);
+    let tags = s.ok(["--root", &root, "images", "--format", "{{.Tag}}", &registry.image("box")]);
     let mut tags: Vec<&str> = tags.lines().collect();
     tags.sort_unstable();
     assert_eq!(tags, ["1", "2", "latest"]);

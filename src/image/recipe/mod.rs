@@ -120,7 +120,8 @@ pub(super) fn length(layer_directory: &Path) -> Result<u64> {
     let size = file.metadata().with_context(|| format!("inspect {}", path.display()))?.len();
     // At most the number of END, ten digits and the CRC.
     let mut end = vec![0; usize::try_from(size.min(15))?];
-    file.read_exact_at(&mut end, size - end.len() as u64).with_context(|| format!("read {}", path.display()))?;
+    let from = size - end.len() as u64;
+    file.read_exact_at(&mut end, from).with_context(|| format!("read {}", path.display()))?;
     let digits = &end[..end.len().saturating_sub(4)];
     // Before the last digit all have bit 7, and END, the first byte without it, comes before them.
     let before = digits.iter().rev().skip(1).take_while(|byte| **byte & 0x80 != 0).count();
