@@ -15,6 +15,7 @@ mod changes;
 mod config;
 mod contents;
 pub mod digest;
+pub mod edit;
 mod header;
 mod index;
 mod layer;
