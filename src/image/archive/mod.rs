@@ -7,16 +7,16 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::Store;
-use super::config::ConfigFile;
-use super::digest::Digest;
-use super::index::Archive;
-use super::layers::Wanted;
-use super::manifest::Descriptor;
-use super::reference::Reference;
-use super::tags::Arrival;
-use super::unpack::Keep;
 use crate::error::Failure;
+use crate::image::Store;
+use crate::image::config::ConfigFile;
+use crate::image::digest::Digest;
+use crate::image::index::Archive;
+use crate::image::layers::Wanted;
+use crate::image::manifest::Descriptor;
+use crate::image::reference::Reference;
+use crate::image::tags::Arrival;
+use crate::image::unpack::Keep;
 
 /// Indexes in indexes that are followed.
 const MAX_DEPTH: usize = 4;
@@ -63,7 +63,7 @@ impl Store {
         self.load_archive(&archive).context("load image")
     }
 
-    pub(super) fn load_archive(&self, archive: &Archive) -> Result<Vec<Loaded>> {
+    pub(in crate::image) fn load_archive(&self, archive: &Archive) -> Result<Vec<Loaded>> {
         let sources = if archive.contains("manifest.json") { docker(archive)? } else { oci(archive)? };
         let mut tagged = Vec::new();
         for source in sources {
@@ -104,7 +104,7 @@ impl Store {
 }
 
 /// Whether the archive says that it is one of images.
-pub(super) fn is_image(archive: &Archive) -> bool {
+pub(in crate::image) fn is_image(archive: &Archive) -> bool {
     archive.contains("manifest.json") || (archive.contains("index.json") && archive.contains("oci-layout"))
 }
 
@@ -231,7 +231,7 @@ fn oci_blob(archive: &Archive, descriptor: &ArchiveDescriptor) -> Result<(String
 
 /// Attestations stand among the images, for the platform `unknown/unknown`.
 fn for_this_machine(descriptor: &ArchiveDescriptor) -> bool {
-    let architecture = super::config::architecture();
+    let architecture = crate::image::config::architecture();
     descriptor.platform.as_ref().is_none_or(|platform| platform.os == "linux" && platform.architecture == architecture)
 }
 

@@ -1,13 +1,12 @@
-//! Images: load and list.
+//! Images that come out of archives and go into them.
 
 use std::io::Read;
 
 use anyhow::Result;
 
-use super::Engine;
-use super::events::Kind;
+use crate::engine::Engine;
+use crate::engine::events::Kind;
 use crate::image::Store;
-pub use crate::image::Summary as ImageSummary;
 
 impl Engine {
     /// Loads the images in an archive (`docker save`, OCI layout). Gives one line for each reference, or
@@ -29,7 +28,7 @@ impl Engine {
 
     /// Tells that an image came into the store and what it is called there, with Docker's attributes:
     /// its labels, and as `name` the id when it is loaded, the reference when it is tagged.
-    pub(super) fn note_loaded(&self, id: &str, references: &[String]) {
+    pub(in crate::engine) fn note_loaded(&self, id: &str, references: &[String]) {
         let image = Store::open(&self.layout).get(id).ok().flatten();
         let labels = image.map(|image| image.defaults.labels).unwrap_or_default();
         let mut attributes: Vec<(&str, String)> =
@@ -41,13 +40,5 @@ impl Engine {
             attributes.push(("name", reference.clone()));
             self.note_object(Kind::Image, id, "tag", &attributes);
         }
-    }
-
-    /// All images, newest first.
-    ///
-    /// # Errors
-    /// See [`Store::list`].
-    pub fn images(&self) -> Result<Vec<ImageSummary>> {
-        Store::open(&self.layout).list()
     }
 }
