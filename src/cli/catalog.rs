@@ -3,7 +3,8 @@
 use super::output::Refusal;
 use super::spec::Spec;
 use super::{
-    container, doctor, events, exec, image, inspect, logs, network, port, ps, resources, run, stats, system, top, why,
+    container, doctor, events, exec, image, inspect, logs, network, port, prune, ps, resources, run, stats, system,
+    top, usage, why,
 };
 
 /// A command under one of its words.
@@ -40,6 +41,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["create"], &run::CREATE),
     entry(&["doctor"], &doctor::DOCTOR),
     entry(&["events"], &events::EVENTS),
+    entry(&["history"], &image::HISTORY),
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
@@ -49,9 +51,11 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
+    entry(&["rmi"], &image::REMOVE),
     entry(&["start"], &container::START),
     entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
+    entry(&["tag"], &image::TAG),
     entry(&["top"], &top::TOP),
     entry(&["unpause"], &container::UNPAUSE),
     entry(&["update"], &resources::UPDATE),
@@ -74,6 +78,7 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["ls", "list", "ps"], &ps::PS),
             entry(&["pause"], &container::PAUSE),
             entry(&["port"], &port::PORT),
+            entry(&["prune"], &prune::CONTAINER_PRUNE),
             entry(&["rename"], &container::RENAME),
             entry(&["restart"], &container::RESTART),
             entry(&["rm", "remove"], &container::REMOVE),
@@ -91,7 +96,15 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         name: "image",
         about: "Manage images",
-        entries: &[entry(&["load"], &image::LOAD), entry(&["ls", "list"], &image::IMAGES)],
+        entries: &[
+            entry(&["history"], &image::HISTORY),
+            entry(&["inspect"], &image::INSPECT),
+            entry(&["load"], &image::LOAD),
+            entry(&["ls", "list"], &image::IMAGES),
+            entry(&["prune"], &image::PRUNE),
+            entry(&["rm", "remove"], &image::REMOVE),
+            entry(&["tag"], &image::TAG),
+        ],
     },
     Group {
         name: "network",
@@ -110,9 +123,11 @@ pub(super) static GROUPS: &[Group] = &[
         name: "system",
         about: "Manage the installation",
         entries: &[
+            entry(&["df"], &usage::DF),
             entry(&["doctor"], &doctor::DOCTOR),
             entry(&["events"], &events::EVENTS),
             entry(&["info"], &system::INFO),
+            entry(&["prune"], &prune::SYSTEM_PRUNE),
             entry(&["version"], &system::VERSION),
         ],
     },
@@ -211,6 +226,10 @@ mod tests {
             ("run", "container run"),
             ("images", "image list"),
             ("load", "image load"),
+            ("rmi", "image rm"),
+            ("rmi", "image remove"),
+            ("history", "image history"),
+            ("tag", "image tag"),
             ("info", "system info"),
             ("events", "system events"),
             ("why", "container why"),

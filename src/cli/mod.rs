@@ -6,6 +6,7 @@
 //! codes; it makes no system calls on containers and reads no state files.
 
 mod catalog;
+mod confirm;
 mod container;
 mod create_flags;
 mod create_request;
@@ -28,6 +29,7 @@ mod network;
 mod networking;
 mod output;
 mod port;
+mod prune;
 mod ps;
 mod publish;
 mod quantity;
@@ -42,6 +44,7 @@ mod table;
 mod template;
 mod timeline;
 mod top;
+mod usage;
 mod why;
 
 #[cfg(test)]
