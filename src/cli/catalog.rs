@@ -3,8 +3,8 @@
 use super::output::Refusal;
 use super::spec::Spec;
 use super::{
-    container, doctor, events, exec, image, inspect, logs, network, port, ps, resources, run, stats, system, top,
-    transfer, why,
+    container, doctor, events, exec, image, inspect, logs, network, port, prune, ps, resources, run, stats, system,
+    top, transfer, usage, why,
 };
 
 /// A command under one of its words.
@@ -41,6 +41,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["create"], &run::CREATE),
     entry(&["doctor"], &doctor::DOCTOR),
     entry(&["events"], &events::EVENTS),
+    entry(&["history"], &image::HISTORY),
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
@@ -52,9 +53,11 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
+    entry(&["rmi"], &image::REMOVE),
     entry(&["start"], &container::START),
     entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
+    entry(&["tag"], &image::TAG),
     entry(&["top"], &top::TOP),
     entry(&["unpause"], &container::UNPAUSE),
     entry(&["update"], &resources::UPDATE),
@@ -77,6 +80,7 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["ls", "list", "ps"], &ps::PS),
             entry(&["pause"], &container::PAUSE),
             entry(&["port"], &port::PORT),
+            entry(&["prune"], &prune::CONTAINER_PRUNE),
             entry(&["rename"], &container::RENAME),
             entry(&["restart"], &container::RESTART),
             entry(&["rm", "remove"], &container::REMOVE),
@@ -99,6 +103,11 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["pull"], &transfer::PULL),
             entry(&["push"], &transfer::PUSH),
             entry(&["ls", "list"], &image::IMAGES),
+            entry(&["history"], &image::HISTORY),
+            entry(&["inspect"], &image::INSPECT),
+            entry(&["prune"], &image::PRUNE),
+            entry(&["rm", "remove"], &image::REMOVE),
+            entry(&["tag"], &image::TAG),
         ],
     },
     Group {
@@ -118,9 +127,11 @@ pub(super) static GROUPS: &[Group] = &[
         name: "system",
         about: "Manage the installation",
         entries: &[
+            entry(&["df"], &usage::DF),
             entry(&["doctor"], &doctor::DOCTOR),
             entry(&["events"], &events::EVENTS),
             entry(&["info"], &system::INFO),
+            entry(&["prune"], &prune::SYSTEM_PRUNE),
             entry(&["version"], &system::VERSION),
         ],
     },
@@ -221,6 +232,10 @@ mod tests {
             ("load", "image load"),
             ("pull", "image pull"),
             ("push", "image push"),
+            ("rmi", "image rm"),
+            ("rmi", "image remove"),
+            ("history", "image history"),
+            ("tag", "image tag"),
             ("info", "system info"),
             ("events", "system events"),
             ("why", "container why"),

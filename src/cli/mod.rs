@@ -6,6 +6,7 @@
 //! codes; it makes no system calls on containers and reads no state files.
 
 mod catalog;
+mod confirm;
 mod container;
 mod create_flags;
 mod create_request;
@@ -29,6 +30,7 @@ mod networking;
 mod output;
 mod port;
 mod progress;
+mod prune;
 mod ps;
 mod publish;
 mod quantity;
@@ -44,6 +46,7 @@ mod template;
 mod timeline;
 mod top;
 mod transfer;
+mod usage;
 mod why;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod lower_resources;
 pub mod network;
 mod pause;
 mod pipes;
+pub mod prune;
 pub mod query;
 mod recover;
 pub mod request;
@@ -26,6 +27,7 @@ mod shim;
 mod streams;
 pub mod supervise;
 mod update;
+pub mod usage;
 mod wire;
 
 use std::fs::DirBuilder;

@@ -35,7 +35,7 @@ use crate::store::{self, Durability, Lock};
 use crate::sys::process::start_time;
 use crate::sys::tree;
 
-const TEMPORARY: &str = ".tmp-";
+pub(super) const TEMPORARY: &str = ".tmp-";
 
 /// `layer.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -336,18 +336,24 @@ pub(super) fn sweep_temporaries(layers: &Path) -> Result<()> {
         let entry = entry.with_context(|| format!("read {}", layers.display()))?;
         let name = entry.file_name();
         let Some(maker) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
-        let mut parts = maker.split('-').map(|part| part.parse::<u64>().ok());
-        let alive = match (parts.next().flatten(), parts.next().flatten()) {
-            (Some(pid), Some(start)) => i32::try_from(pid).ok().and_then(start_time) == Some(start),
-            _ => false,
-        };
         // Taken by renaming, so that two sweepers do not work in one tree; what one of them leaves when
         // it dies bears its name and is swept in turn.
-        if !alive && let Some(taken) = Temporary::take(layers, &entry.path())? {
+        if is_dead(maker)
+            && let Some(taken) = Temporary::take(layers, &entry.path())?
+        {
             taken.remove()?;
         }
     }
     Ok(())
+}
+
+/// Whether the maker that an [`own_name`] tells is no more.
+pub(super) fn is_dead(maker: &str) -> bool {
+    let mut parts = maker.split('-').map(|part| part.parse::<u64>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(pid), Some(start)) => i32::try_from(pid).ok().and_then(start_time) != Some(start),
+        _ => true,
+    }
 }
 
 fn remove(directory: &Path) -> Result<()> {

@@ -1,6 +1,11 @@
 //! `image` and its commands, and `load`.
 
+mod history;
+mod inspect;
 mod list;
+mod prune;
+mod remove;
+mod tree;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -12,8 +17,13 @@ use super::Session;
 use super::output::{self, Refusal};
 use super::spec::{self, Arity, Spec};
 use crate::error::Failure;
+use crate::image::manifest::Platform;
 
-pub(super) use list::IMAGES;
+pub(super) use history::HISTORY;
+pub(super) use inspect::INSPECT;
+pub(super) use list::{Digests, IMAGES, names, short_id};
+pub(super) use prune::{PRUNE, section};
+pub(super) use remove::{REMOVE, TAG};
 
 pub(super) static LOAD: Spec = Spec {
     name: "load",
@@ -30,6 +40,12 @@ pub(super) static LOAD: Spec = Spec {
     },
     run: load,
 };
+
+/// `--platform`.
+pub(super) fn platform(matches: &ArgMatches) -> Result<Option<Platform>> {
+    let text = spec::text(matches, "platform").filter(|text| !text.is_empty());
+    text.map(|text| text.parse()).transpose()
+}
 
 fn load(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let mut input: Box<dyn Read> = match spec::text(matches, "input").filter(|path| !path.is_empty()) {
