@@ -32,10 +32,10 @@ NEEDS_TEST := strace:strace dig:dnsutils nsenter:util-linux docker-registry:dock
     zstd:zstd setfattr:attr setcap:libcap2-bin
 NEEDS_VM := qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs modprobe:kmod systemctl:systemd
 
-.PHONY: help demo test test-vm check build images deps install bench clean
+.PHONY: help demo test test-vm check build images deps install bench bench-images clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: build images ## build, then a shell in a busybox container (without a terminal: a transcript)
 	@if [ -t 0 ] && [ -t 1 ]; then \
@@ -75,6 +75,10 @@ check: deps ## formatting, lints, architecture
 bench: NEEDS += $(NEEDS_BENCH)
 bench: build images ## measure beside crun and the kernel (docker, podman where installed)
 	$(SUDO) python3 tests/bench/bench.py --binary $(BIN) $(BENCH_ARGS)
+
+bench-images: NEEDS += $(NEEDS_BENCH)
+bench-images: build images ## measure pull, save, load and commit beside docker, podman, skopeo with umoci, plain tools
+	$(SUDO) python3 tests/bench/images.py --binary $(BIN) $(BENCH_ARGS)
 
 install: ## binary to $(DESTDIR)$(PREFIX)/bin, images to $(DESTDIR)$(IMAGEDIR)
 	[ -x $(BIN) ] || $(MAKE) build
