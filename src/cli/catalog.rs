@@ -3,7 +3,8 @@
 use super::output::Refusal;
 use super::spec::Spec;
 use super::{
-    container, doctor, events, exec, image, inspect, logs, network, port, ps, resources, run, stats, system, top, why,
+    container, doctor, events, exec, image, inspect, logs, network, port, ps, registry, resources, run, stats, system,
+    top, why,
 };
 
 /// A command under one of its words.
@@ -43,12 +44,15 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
+    entry(&["login"], &registry::LOGIN),
+    entry(&["logout"], &registry::LOGOUT),
     entry(&["logs"], &logs::LOGS),
     entry(&["pause"], &container::PAUSE),
     entry(&["port"], &port::PORT),
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
+    entry(&["search"], &registry::SEARCH),
     entry(&["start"], &container::START),
     entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
@@ -91,7 +95,11 @@ pub(super) static GROUPS: &[Group] = &[
     Group {
         name: "image",
         about: "Manage images",
-        entries: &[entry(&["load"], &image::LOAD), entry(&["ls", "list"], &image::IMAGES)],
+        entries: &[
+            entry(&["load"], &image::LOAD),
+            entry(&["ls", "list"], &image::IMAGES),
+            entry(&["search"], &registry::IMAGE_SEARCH),
+        ],
     },
     Group {
         name: "network",

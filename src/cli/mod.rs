@@ -31,6 +31,7 @@ mod port;
 mod ps;
 mod publish;
 mod quantity;
+mod registry;
 mod resources;
 mod run;
 mod screen;

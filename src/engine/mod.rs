@@ -20,6 +20,7 @@ mod pause;
 mod pipes;
 pub mod query;
 mod recover;
+pub mod registry;
 pub mod request;
 mod resources;
 mod shim;
