@@ -3,8 +3,8 @@
 use super::output::Refusal;
 use super::spec::Spec;
 use super::{
-    container, doctor, events, exec, image, inspect, logs, network, port, prune, ps, resources, run, stats, system,
-    top, transfer, usage, why,
+    container, doctor, events, exec, image, inspect, logs, network, port, prune, ps, registry, resources, run, stats,
+    system, top, transfer, usage, why,
 };
 
 /// A command under one of its words.
@@ -45,6 +45,8 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
     entry(&["load"], &image::LOAD),
+    entry(&["login"], &registry::LOGIN),
+    entry(&["logout"], &registry::LOGOUT),
     entry(&["logs"], &logs::LOGS),
     entry(&["pause"], &container::PAUSE),
     entry(&["port"], &port::PORT),
@@ -54,6 +56,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
     entry(&["rmi"], &image::REMOVE),
+    entry(&["search"], &registry::SEARCH),
     entry(&["start"], &container::START),
     entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
@@ -108,6 +111,7 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["prune"], &image::PRUNE),
             entry(&["rm", "remove"], &image::REMOVE),
             entry(&["tag"], &image::TAG),
+            entry(&["search"], &registry::IMAGE_SEARCH),
         ],
     },
     Group {

@@ -34,6 +34,7 @@ mod prune;
 mod ps;
 mod publish;
 mod quantity;
+mod registry;
 mod resources;
 mod run;
 mod screen;

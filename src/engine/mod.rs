@@ -21,6 +21,7 @@ mod pipes;
 pub mod prune;
 pub mod query;
 mod recover;
+pub mod registry;
 pub mod request;
 mod resources;
 mod shim;
