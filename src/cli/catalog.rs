@@ -3,8 +3,8 @@
 use super::output::Refusal;
 use super::spec::Spec;
 use super::{
-    container, doctor, events, exec, image, inspect, logs, network, port, prune, ps, registry, resources, run, stats,
-    system, top, transfer, usage, why,
+    commit, container, doctor, events, exec, export, image, import, inspect, load, logs, network, port, prune, ps,
+    registry, resources, run, save, stats, system, top, transfer, usage, why,
 };
 
 /// A command under one of its words.
@@ -38,15 +38,19 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["version"], &system::VERSION),
     entry(&["info"], &system::INFO),
     entry(&["attach"], &container::ATTACH),
+    entry(&["commit"], &commit::COMMIT),
     entry(&["create"], &run::CREATE),
+    entry(&["diff"], &export::DIFF),
     entry(&["doctor"], &doctor::DOCTOR),
     entry(&["events"], &events::EVENTS),
     entry(&["history"], &image::HISTORY),
     entry(&["inspect"], &inspect::INSPECT),
     entry(&["kill"], &container::KILL),
-    entry(&["load"], &image::LOAD),
     entry(&["login"], &registry::LOGIN),
     entry(&["logout"], &registry::LOGOUT),
+    entry(&["export"], &export::EXPORT),
+    entry(&["import"], &import::IMPORT),
+    entry(&["load"], &load::LOAD),
     entry(&["logs"], &logs::LOGS),
     entry(&["pause"], &container::PAUSE),
     entry(&["port"], &port::PORT),
@@ -57,6 +61,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["rm"], &container::REMOVE),
     entry(&["rmi"], &image::REMOVE),
     entry(&["search"], &registry::SEARCH),
+    entry(&["save"], &save::SAVE),
     entry(&["start"], &container::START),
     entry(&["stats"], &stats::STATS),
     entry(&["stop"], &container::STOP),
@@ -75,8 +80,11 @@ pub(super) static GROUPS: &[Group] = &[
         about: "Manage containers",
         entries: &[
             entry(&["attach"], &container::ATTACH),
+            entry(&["commit"], &commit::COMMIT),
             entry(&["create"], &run::CREATE),
+            entry(&["diff"], &export::DIFF),
             entry(&["exec"], &exec::EXEC),
+            entry(&["export"], &export::EXPORT),
             entry(&["inspect"], &inspect::CONTAINER_INSPECT),
             entry(&["kill"], &container::KILL),
             entry(&["logs"], &logs::LOGS),
@@ -102,7 +110,9 @@ pub(super) static GROUPS: &[Group] = &[
         name: "image",
         about: "Manage images",
         entries: &[
-            entry(&["load"], &image::LOAD),
+            entry(&["import"], &import::IMPORT),
+            entry(&["load"], &load::LOAD),
+            entry(&["save"], &save::SAVE),
             entry(&["pull"], &transfer::PULL),
             entry(&["push"], &transfer::PUSH),
             entry(&["ls", "list"], &image::IMAGES),

@@ -6,22 +6,27 @@
 //! codes; it makes no system calls on containers and reads no state files.
 
 mod catalog;
+mod commit;
 mod confirm;
 mod container;
 mod create_flags;
 mod create_request;
+mod delivery;
 mod device;
 mod doctor;
 mod environment;
 mod events;
 mod exec;
 mod exit_words;
+mod export;
 mod help;
 mod image;
+mod import;
 mod inspect;
 mod instant;
 mod keys;
 mod legacy;
+mod load;
 mod logs;
 mod mount;
 mod natural;
@@ -37,6 +42,7 @@ mod quantity;
 mod registry;
 mod resources;
 mod run;
+mod save;
 mod screen;
 mod security;
 mod spec;

@@ -11,9 +11,10 @@
 
 pub mod archive;
 mod bundled;
-mod changes;
+pub mod changes;
 mod config;
 mod contents;
+mod derive;
 pub mod digest;
 pub mod edit;
 mod header;

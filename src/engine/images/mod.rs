@@ -1,6 +1,8 @@
 //! Images: what the engine does with them, one file per thing.
 
-mod archives;
+pub mod archives;
+pub mod commit;
+pub mod export;
 mod glob;
 mod history;
 mod inspect;
