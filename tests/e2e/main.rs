@@ -15,6 +15,8 @@ mod explain;
 mod files;
 mod forms;
 mod image;
+mod image_history;
+mod image_list;
 mod isolation;
 mod lifecycle;
 mod limits;
