@@ -5,7 +5,7 @@
 //! L4 engine       engine                             the only place that knows all mechanisms
 //! L3 record       container                          what a container is, on disk
 //! L2 mechanisms   runtime  cgroup  net  image  storage   never import each other (runtime may use cgroup)
-//! L1 base         error  layout  store
+//! L1 base         error  layout  store  settings
 //! L0 kernel       sys                                all `unsafe` and raw syscalls
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod image;
 pub mod layout;
 pub mod net;
 pub mod runtime;
+pub mod settings;
 pub mod storage;
 pub mod store;
 pub mod sys;

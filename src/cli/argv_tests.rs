@@ -158,7 +158,7 @@ fn malformed_lines_say_what_and_where() {
         ("--log-opt max-size=x busybox", "\"--log-opt\" flag"),
         ("--log-opt tag=x busybox", "only max-size and max-file"),
         ("--pull sometimes busybox", "always, missing, never"),
-        ("--platform linux/riscv128 busybox", "\"--platform\" flag"),
+        ("--platform linux/a/b/c busybox", "invalid platform"),
         ("--detach-keys ctrl-aa busybox", "unknown key"),
         ("--explain=x busybox", "\"--explain\" flag"),
         ("-w x busybox", "absolute path"),

@@ -4,7 +4,7 @@ use super::output::Refusal;
 use super::spec::Spec;
 use super::{
     container, doctor, events, exec, image, inspect, logs, network, port, prune, ps, resources, run, stats, system,
-    top, usage, why,
+    top, transfer, usage, why,
 };
 
 /// A command under one of its words.
@@ -48,6 +48,8 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["logs"], &logs::LOGS),
     entry(&["pause"], &container::PAUSE),
     entry(&["port"], &port::PORT),
+    entry(&["pull"], &transfer::PULL),
+    entry(&["push"], &transfer::PUSH),
     entry(&["rename"], &container::RENAME),
     entry(&["restart"], &container::RESTART),
     entry(&["rm"], &container::REMOVE),
@@ -97,10 +99,12 @@ pub(super) static GROUPS: &[Group] = &[
         name: "image",
         about: "Manage images",
         entries: &[
+            entry(&["load"], &image::LOAD),
+            entry(&["pull"], &transfer::PULL),
+            entry(&["push"], &transfer::PUSH),
+            entry(&["ls", "list"], &image::IMAGES),
             entry(&["history"], &image::HISTORY),
             entry(&["inspect"], &image::INSPECT),
-            entry(&["load"], &image::LOAD),
-            entry(&["ls", "list"], &image::IMAGES),
             entry(&["prune"], &image::PRUNE),
             entry(&["rm", "remove"], &image::REMOVE),
             entry(&["tag"], &image::TAG),
@@ -226,6 +230,8 @@ mod tests {
             ("run", "container run"),
             ("images", "image list"),
             ("load", "image load"),
+            ("pull", "image pull"),
+            ("push", "image push"),
             ("rmi", "image rm"),
             ("rmi", "image remove"),
             ("history", "image history"),

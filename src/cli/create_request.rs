@@ -14,6 +14,7 @@ use super::{device, networking, quantity, resources, security};
 use crate::container::{ExtraHost, HOST_GATEWAY, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
+use crate::image::manifest::Platform;
 
 /// What the caller's surroundings contribute.
 pub(super) struct Surroundings<'a> {
@@ -27,8 +28,9 @@ pub(super) struct Surroundings<'a> {
 pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings) -> Result<CreateRequest> {
     let mut operands = spec::operands(matches).into_iter();
     let (mounts, tmpfs) = mounts(matches, around.directory)?;
-    check_platform(matches)?;
+    let platform = platform(matches)?;
     Ok(CreateRequest {
+        platform,
         image: operands.next().unwrap_or_default(),
         command: operands.collect(),
         name: spec::text(matches, "name").filter(|name| !name.is_empty()),
@@ -243,36 +245,9 @@ pub(super) fn restart_policy(text: &str) -> Result<RestartPolicy> {
     }
 }
 
-/// Accepts the host's own platform in Docker's spellings.
-fn check_platform(matches: &ArgMatches) -> Result<()> {
-    let Some(text) = spec::text(matches, "platform").filter(|text| !text.is_empty()) else { return Ok(()) };
-    let host = architecture();
-    let lower = text.to_ascii_lowercase();
-    let mut parts = lower.split('/');
-    let first = parts.next().unwrap_or_default();
-    let (system, machine) = match parts.next() {
-        Some(machine) => (first, machine),
-        None if first == "linux" => ("linux", host),
-        None => ("linux", first),
-    };
-    let machine = match machine {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    if (system, machine) == ("linux", host) {
-        return Ok(());
-    }
-    let why = format!("this host runs linux/{host} only");
-    Err(invalid("platform", &text, why)).context("choose the platform")
-}
-
-/// The host's architecture as OCI names it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        other => other,
-    }
+/// `--platform`, checked for form.
+fn platform(matches: &ArgMatches) -> Result<Option<String>> {
+    let Some(text) = spec::text(matches, "platform").filter(|text| !text.is_empty()) else { return Ok(None) };
+    text.parse::<Platform>().context("choose the platform")?;
+    Ok(Some(text))
 }

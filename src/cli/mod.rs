@@ -29,6 +29,7 @@ mod network;
 mod networking;
 mod output;
 mod port;
+mod progress;
 mod prune;
 mod ps;
 mod publish;
@@ -44,6 +45,7 @@ mod table;
 mod template;
 mod timeline;
 mod top;
+mod transfer;
 mod usage;
 mod why;
 

@@ -9,6 +9,7 @@ use clap::ArgMatches;
 
 use super::create_request::{self, Surroundings};
 use super::output::{self, Refusal};
+use super::progress::{Display, Place, Way};
 use super::spec::{self, Arity, Spec, invalid};
 use super::timeline::{self, Collector};
 use super::{Session, create_flags, environment, keys};
@@ -17,6 +18,7 @@ use crate::engine::Outcome;
 use crate::engine::request::{AttachRequest, CreateRequest, Explain, StartRequest};
 use crate::engine::supervise::{TimedStep, Told};
 use crate::error::Failure;
+use crate::image::progress::{Progress, Silent};
 
 pub(super) static RUN: Spec = Spec {
     name: "run",
@@ -140,7 +142,7 @@ fn run_command(session: &Session, matches: &ArgMatches) -> Result<i32> {
     }
     let collector = (line.explain != ExplainAs::Off).then(Collector::install);
     let engine = session.engine()?;
-    let id = create_with_cidfile(&engine, &line.create, line.cidfile.as_deref())?;
+    let id = create_with_cidfile(&engine, &line.create, line.cidfile.as_deref(), &*pulling(matches))?;
     let explain = if line.explain == ExplainAs::Off { Explain::Off } else { Explain::Steps };
     let detached = line.attach.is_none();
     let request = StartRequest { attach: line.attach, explain, pidfile: line.pidfile };
@@ -169,7 +171,7 @@ fn create_command(session: &Session, matches: &ArgMatches) -> Result<i32> {
         Ok((create_request::lower(matches, streams, around)?, path(matches, "cidfile")))
     })?;
     let engine = session.engine()?;
-    let id = create_with_cidfile(&engine, &request, cidfile.as_deref())?;
+    let id = create_with_cidfile(&engine, &request, cidfile.as_deref(), &*pulling(matches))?;
     output::print_line(&id)?;
     Ok(0)
 }
@@ -180,11 +182,24 @@ fn lower_here<T>(matches: &ArgMatches, lower: impl Fn(&ArgMatches, &Surroundings
     lower(matches, &Surroundings { lookup: &environment::callers, directory: &directory })
 }
 
+/// Shows a pull that turns out to be needed, beside the container's own output.
+fn pulling(matches: &ArgMatches) -> Box<dyn Progress> {
+    match spec::is_set(matches, "quiet") {
+        true => Box::new(Silent),
+        false => Box::new(Display::new(Way::In, Place::Error)),
+    }
+}
+
 /// Creates the container. The id file is made before, so that of two callers with one file only one
 /// gets a container, and taken away again when there is none.
-fn create_with_cidfile(engine: &crate::engine::Engine, request: &CreateRequest, path: Option<&Path>) -> Result<String> {
+fn create_with_cidfile(
+    engine: &crate::engine::Engine,
+    request: &CreateRequest,
+    path: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<String> {
     let file = path.map(open_cidfile).transpose()?;
-    let created = match engine.create(request) {
+    let created = match engine.create(request, progress) {
         Ok(created) => created,
         Err(error) => {
             if let Some(path) = path {

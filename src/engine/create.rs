@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use tracing::debug_span;
 
 use super::events::{Action, Kind};
+use super::images::transfer::Wish;
 use super::lifecycle::signal_number;
 use super::network::resolve::{Resolved, exposed_ports};
-use super::request::{CreateRequest, PullPolicy};
+use super::request::CreateRequest;
 use super::{Engine, devices, files, recover, resources, shim};
 use crate::cgroup::systemd;
 use crate::container::handle::{self, Locked};
@@ -23,8 +24,9 @@ use crate::container::{
     NetworkMode, Process, State, names,
 };
 use crate::error::Failure;
-use crate::image::reference::Reference;
-use crate::image::{self, Image};
+use crate::image::Image;
+use crate::image::manifest::Platform;
+use crate::image::progress::{Progress, Silent};
 use crate::runtime::capabilities::{self, Privilege};
 use crate::runtime::{identity, spec};
 use crate::storage::volume::{self, Volumes};
@@ -43,12 +45,28 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
+/// The image that a request asks for.
+fn wish(request: &CreateRequest) -> Wish<'_> {
+    Wish { image: &request.image, policy: request.pull, platform: request.platform.as_deref() }
+}
+
+/// What the user should know when the image is for another kind of machine and nobody asked for that.
+fn foreign(image: &Image, request: &CreateRequest) -> Option<String> {
+    let host = Platform::host();
+    let platform = image.platform.as_ref().filter(|platform| request.platform.is_none() && !host.accepts(platform))?;
+    Some(format!(
+        "The requested image's platform ({platform}) does not match the detected host platform ({host}) and no \
+         specific platform was requested"
+    ))
+}
+
 impl Engine {
     /// Makes a container without starting it.
-    pub fn create(&self, request: &CreateRequest) -> Result<Created> {
-        let image = debug_span!("resolve image").in_scope(|| self.resolve_image(&request.image, request.pull))?;
+    pub fn create(&self, request: &CreateRequest, progress: &dyn Progress) -> Result<Created> {
+        let image = debug_span!("resolve image").in_scope(|| self.provide(&wish(request), progress))?;
         let id = ContainerId::random().context("make a container id")?;
         let (mut config, mut warnings) = debug_span!("merge config").in_scope(|| self.config(&id, &image, request))?;
+        warnings.extend(foreign(&image, request));
         let place = resources::place(&config)?;
         if place.unit().is_some() {
             systemd::require()?;
@@ -62,7 +80,9 @@ impl Engine {
         // From here on things exist; whatever fails is undone in reverse, the first error stays first.
         let mut container =
             debug_span!("make container").in_scope(|| Locked::create(self.layout(), config, State::created()))?;
-        let made = debug_span!("name, record, files").in_scope(|| self.furnish(&mut container, request.name.is_some()));
+        let made = debug_span!("name, record, files")
+            .in_scope(|| self.furnish(&mut container, request.name.is_some()))
+            .and_then(|()| self.still_there(&image, &request.image));
         if let Err(error) = made {
             let volumes = recover::anonymous_volumes(&container);
             let _ = self.take_away(&mut container);
@@ -77,34 +97,13 @@ impl Engine {
     /// What a start of such a container would do, as data: the plan of `--explain=plan`. Makes
     /// nothing.
     pub fn plan_of(&self, request: &CreateRequest) -> Result<serde_json::Value> {
-        let image = self.resolve_image(&request.image, request.pull)?;
+        let image = self.provide(&wish(request), &Silent)?;
         let id = ContainerId::random().context("make a container id")?;
         let (mut config, _) = self.config(&id, &image, request)?;
         if let Some(name) = &request.name {
             config.name.clone_from(name);
         }
         shim::plan_as_data(self, &config)
-    }
-
-    /// Finds the image: in the store, else among the bundled ones.
-    fn resolve_image(&self, reference: &str, pull: PullPolicy) -> Result<Image> {
-        let images = image::Store::open(self.layout());
-        if pull == PullPolicy::Always {
-            return Err(Failure::engine(format!("cannot pull {reference}: this version has no registry client yet"))
-                .with_hint("leave --pull away, and load the image from an archive: mydocker load -i FILE")
-                .into());
-        }
-        if let Some(image) = images.get(reference)? {
-            return Ok(image);
-        }
-        if let Some(image) = images.get_bundled(reference)? {
-            let name = reference.parse().map_or_else(|_| reference.to_owned(), |name: Reference| name.familiar());
-            self.note_loaded(&image.id, &[name]);
-            return Ok(image);
-        }
-        Err(Failure::not_found(format!("No such image: {reference}"))
-            .with_hint("see what is there: mydocker images; load one from an archive: mydocker load -i FILE")
-            .into())
     }
 
     /// Everything a request and an image say, merged and checked, and what the user should know of it.

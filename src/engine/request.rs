@@ -88,6 +88,8 @@ pub struct CreateRequest {
     pub log: LogOptions,
     /// `--pull`.
     pub pull: PullPolicy,
+    /// `--platform`.
+    pub platform: Option<String>,
     /// `--rm`.
     pub auto_remove: bool,
     /// `--restart`.

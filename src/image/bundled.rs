@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::archive::is_image;
+use super::archive::{Choice, is_image};
 use super::config::{Shell, synthesise};
 use super::index::Archive;
 use super::layers::Wanted;
@@ -28,7 +28,7 @@ impl Store {
         let modified = file.metadata().context("inspect archive")?.mtime();
         let archive = Archive::open(file, &self.layout.image())?;
         let id = if is_image(&archive) {
-            let loaded = self.load_archive(&archive)?;
+            let loaded = self.load_archive(&archive, &Choice::Usual)?;
             let first = loaded.first().context("the archive names no image")?;
             super::digest::Digest::parse(&first.id)?
         } else {

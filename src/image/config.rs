@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::manifest::Platform;
 use super::{Defaults, Image};
 use crate::error::Failure;
 
@@ -21,6 +22,8 @@ pub(super) struct ConfigFile {
     pub(super) created: Option<String>,
     #[serde(default)]
     os: String,
+    architecture: Option<String>,
+    variant: Option<String>,
     config: Option<Runtime>,
     rootfs: RootFs,
 }
@@ -66,6 +69,14 @@ impl ConfigFile {
         Ok(config)
     }
 
+    /// What the image is for, as far as the config says.
+    pub(super) fn platform(&self) -> Option<Platform> {
+        let architecture = self.architecture.clone().filter(|architecture| !architecture.is_empty())?;
+        let os = if self.os.is_empty() { "linux".to_owned() } else { self.os.clone() };
+        let variant = self.variant.clone().filter(|variant| !variant.is_empty());
+        Some(Platform { os, architecture, variant })
+    }
+
     /// Digests of the uncompressed layers, lowest first.
     pub(super) fn diff_ids(&self) -> Result<Vec<Digest>> {
         if self.rootfs.diff_ids.len() > MAX_LAYERS {
@@ -76,9 +87,11 @@ impl ConfigFile {
 
     /// The image that this config, whose digest is `id`, describes.
     pub(super) fn into_image(self, id: &Digest) -> Image {
+        let platform = self.platform();
         let config = self.config.unwrap_or_default();
         Image {
             id: id.to_string(),
+            platform,
             layers: self.rootfs.diff_ids,
             defaults: Defaults {
                 env: config.env.unwrap_or_default(),

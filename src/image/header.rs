@@ -1,135 +1,134 @@
-//! What a tar member says about itself: name, link target, owner, times, extended attributes.
-//!
-//! The `tar` crate finds members and their contents. PAX records are read here, from the header blocks
-//! the meter kept: the crate splits them at line feeds, which values (`security.capability` is binary)
-//! may contain. Everything in here is what a stranger wrote; nothing is trusted beyond its form.
+//! What a tar member's header block says (pax(1), ustar interchange format; GNU tar's and star's variants),
+//! and what its name may be. Everything in here is what a stranger wrote.
 
-use anyhow::{Result, bail};
-use rustix::fs::Timespec;
+use anyhow::{Context, Result, bail};
 
-/// Size of a tar block in bytes (pax(1), ustar interchange format).
-const BLOCK: usize = 512;
-/// The longest name, in bytes: PATH_MAX.
-const MAX_NAME: usize = 4096;
+/// Size of a tar block in bytes.
+pub(super) const BLOCK: usize = 512;
+/// The longest name, in bytes: PATH_MAX counts a NUL in.
+const MAX_NAME: usize = 4095;
+/// Where a header's checksum stands.
+pub(super) const CHECKSUM: std::ops::Range<usize> = 148..156;
 
-/// The PAX records of one member that matter to us.
-#[derive(Debug, Default)]
-pub(super) struct Pax {
-    pub(super) path: Option<Vec<u8>>,
-    pub(super) link: Option<Vec<u8>>,
-    pub(super) size: Option<u64>,
-    pub(super) uid: Option<u64>,
-    pub(super) gid: Option<u64>,
-    pub(super) mtime: Option<Timespec>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The member is one of GNU's PAX sparse formats, whose contents begin with a map.
-    pub(super) sparse: bool,
-}
+/// One header block whose checksum is right.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header<'a>(&'a [u8; BLOCK]);
 
-impl Pax {
-    /// Reads the extension headers at the start of `blocks`, which end with the member's own header.
-    pub(super) fn read(blocks: &[u8]) -> Result<Pax> {
-        let mut pax = Pax::default();
-        let mut rest = blocks;
-        while let Some((header, after)) = rest.split_at_checked(BLOCK) {
-            let kind = header[156];
-            if !matches!(kind, b'x' | b'L' | b'K') {
-                break;
-            }
-            let mut raw = tar::Header::new_old();
-            raw.as_mut_bytes().copy_from_slice(header);
-            let size = usize::try_from(raw.entry_size()?)?;
-            let Some(padded) = size.checked_next_multiple_of(BLOCK).filter(|padded| *padded <= after.len()) else {
-                bail!("an extension header is cut short");
-            };
-            if kind == b'x' {
-                pax.records(&after[..size])?;
-            }
-            rest = &after[padded..];
+impl<'a> Header<'a> {
+    /// Takes a block for a header.
+    ///
+    /// # Errors
+    /// A checksum that is wrong: what stands here is no header.
+    pub(super) fn new(block: &'a [u8; BLOCK]) -> Result<Header<'a>> {
+        let stored = numeric(&block[CHECKSUM]).context("this is no tar archive: a header has no checksum")?;
+        // Some writers summed signed bytes.
+        let signed = || {
+            let all: i64 = block.iter().map(|byte| i64::from(byte.cast_signed())).sum();
+            all - block[CHECKSUM].iter().map(|byte| i64::from(byte.cast_signed())).sum::<i64>() + 8 * i64::from(b' ')
+        };
+        if stored != i64::from(checksum(block)) && stored != signed() {
+            bail!("this is no tar archive, or a damaged one: the checksum of a header is wrong");
         }
-        Ok(pax)
+        Ok(Header(block))
     }
 
-    /// Records are `LENGTH KEY=VALUE\n`, the length counting all of that.
-    fn records(&mut self, mut data: &[u8]) -> Result<()> {
-        while !data.is_empty() {
-            let record = data
-                .iter()
-                .take(20)
-                .position(|byte| *byte == b' ')
-                .and_then(|space| Some((space, number(&data[..space])?)))
-                .and_then(|(space, length)| data.get(space + 1..usize::try_from(length).ok()?)?.strip_suffix(b"\n"));
-            let Some((record, equals)) = record.and_then(|r| Some((r, r.iter().position(|byte| *byte == b'=')?)))
-            else {
-                bail!("malformed PAX record");
-            };
-            let (key, value) = (&record[..equals], &record[equals + 1..]);
-            self.record(key, value)?;
-            // The record, its newline, and the length with its space: where the next one begins.
-            let end = record.as_ptr() as usize - data.as_ptr() as usize + record.len() + 1;
-            data = &data[end..];
+    /// The type flag.
+    pub(super) fn kind(self) -> u8 {
+        self.0[156]
+    }
+
+    /// Appends the name, of which ustar keeps the beginning in a field of its own.
+    pub(super) fn name(self, into: &mut Vec<u8>) {
+        let prefix = match &self.0[257..265] {
+            // star keeps times where the prefix ends.
+            b"ustar\x0000" if &self.0[508..] == b"tar\0" => text(&self.0[345..476]),
+            b"ustar\x0000" => text(&self.0[345..500]),
+            _ => b"",
+        };
+        if !prefix.is_empty() {
+            into.extend_from_slice(prefix);
+            into.push(b'/');
         }
-        Ok(())
+        into.extend_from_slice(text(&self.0[..100]));
     }
 
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let text = || String::from_utf8_lossy(value).into_owned();
-        let numeric = || number(value).ok_or_else(|| anyhow::anyhow!("malformed number {:?} in PAX record", text()));
-        match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"size" => self.size = Some(numeric()?),
-            b"uid" => self.uid = Some(numeric()?),
-            b"gid" => self.gid = Some(numeric()?),
-            b"mtime" => match decimal(value) {
-                Some(time) => self.mtime = Some(time),
-                None => bail!("malformed time {:?} in PAX record", text()),
-            },
-            _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
-                } else if key.starts_with(b"GNU.sparse.") {
-                    self.sparse = true;
-                }
-            }
+    /// What a link points at.
+    pub(super) fn link(self) -> &'a [u8] {
+        text(&self.0[157..257])
+    }
+
+    pub(super) fn mode(self) -> Result<u32> {
+        let mode = numeric(&self.0[100..108]).context("malformed mode")?;
+        Ok(mode as u32 & 0o7777)
+    }
+
+    pub(super) fn uid(self) -> Result<u64> {
+        self.unsigned(108..116, "owner")
+    }
+
+    pub(super) fn gid(self) -> Result<u64> {
+        self.unsigned(116..124, "group")
+    }
+
+    /// Bytes that follow in the archive.
+    pub(super) fn size(self) -> Result<u64> {
+        self.unsigned(124..136, "size")
+    }
+
+    /// Seconds since 1970.
+    pub(super) fn mtime(self) -> Result<i64> {
+        numeric(&self.0[136..148]).context("malformed time")
+    }
+
+    /// Major and minor number; archives older than ustar have none.
+    pub(super) fn device(self) -> Result<(u32, u32)> {
+        if &self.0[257..262] != b"ustar" {
+            return Ok((0, 0));
         }
-        Ok(())
+        let number =
+            |range| u32::try_from(self.unsigned(range, "device number")?).context("device number out of range");
+        Ok((number(329..337)?, number(337..345)?))
+    }
+
+    fn unsigned(self, range: std::ops::Range<usize>, what: &str) -> Result<u64> {
+        let value = numeric(&self.0[range]).with_context(|| format!("malformed {what}"))?;
+        u64::try_from(value).with_context(|| format!("negative {what}"))
     }
 }
 
-/// A numeric field of a header; some writers leave it blank for zero.
-pub(super) fn field<T: Default>(raw: &[u8], value: std::io::Result<T>) -> std::io::Result<T> {
-    match value {
-        Err(_) if raw.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(T::default()),
-        other => other,
+/// The sum of a header's bytes, its own field taken for blanks.
+pub(super) fn checksum(block: &[u8; BLOCK]) -> u32 {
+    let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    sum(block) - sum(&block[CHECKSUM]) + 8 * u32::from(b' ')
+}
+
+/// A field up to its first NUL.
+fn text(field: &[u8]) -> &[u8] {
+    &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
+}
+
+/// A numeric field: octal digits among blanks and NULs, none at all for zero; or, where the first bit is set,
+/// two's complement in base 256, as star and GNU tar write what does not fit.
+pub(super) fn numeric(field: &[u8]) -> Option<i64> {
+    if field[0] & 0x80 != 0 {
+        let negative = field[0] & 0x40 != 0;
+        // The first bit is the mark, the second the sign: spread it over the mark.
+        let first = if negative { field[0] } else { field[0] & 0x7f };
+        let mut value: i64 = if negative { -1 } else { 0 };
+        for byte in std::iter::once(first).chain(field[1..].iter().copied()) {
+            value = value.checked_mul(256)? | i64::from(byte);
+        }
+        return Some(value);
     }
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
-}
-
-/// Seconds since 1970 with a fraction: `1700000000.25`, `-1.5`.
-fn decimal(text: &[u8]) -> Option<Timespec> {
-    let (negative, text) = match text.strip_prefix(b"-") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let point = text.iter().position(|byte| *byte == b'.');
-    let (whole, fraction) = match point {
-        Some(point) => (&text[..point], &text[point + 1..]),
-        None => (text, &[][..]),
-    };
-    if !fraction.iter().all(u8::is_ascii_digit) {
+    let blank = |byte: &u8| matches!(byte, 0 | b' ');
+    let Some(start) = field.iter().position(|byte| !blank(byte)) else { return Some(0) };
+    let end = field[start..].iter().position(blank).map_or(field.len(), |length| start + length);
+    if !field[end..].iter().all(blank) {
         return None;
     }
-    let seconds = i64::try_from(number(whole)?).ok()?;
-    let nanoseconds = (0..9).fold(0, |sum, i| sum * 10 + fraction.get(i).map_or(0, |digit| i64::from(digit - b'0')));
-    Some(match (negative, nanoseconds) {
-        (false, _) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds },
-        (true, 0) => Timespec { tv_sec: -seconds, tv_nsec: 0 },
-        (true, _) => Timespec { tv_sec: -seconds - 1, tv_nsec: 1_000_000_000 - nanoseconds },
+    field[start..end].iter().try_fold(0_i64, |sum, digit| match digit {
+        b'0'..=b'7' => sum.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
+        _ => None,
     })
 }
 
@@ -139,6 +138,36 @@ fn decimal(text: &[u8]) -> Option<Timespec> {
 /// # Errors
 /// A name that is empty, too long, or has `..` or a NUL in it.
 pub(super) fn components(name: &[u8]) -> Result<Vec<&[u8]>> {
+    check(name)?;
+    let components: Vec<&[u8]> = name.split(|byte| *byte == b'/').filter(|c| !matches!(*c, b"" | b".")).collect();
+    if components.contains(&&b".."[..]) {
+        bail!("a name that leads upwards (..) is refused");
+    }
+    Ok(components)
+}
+
+/// Appends a name in its plain form, `a/b/c`; the root's is empty.
+///
+/// # Errors
+/// As [`components`].
+pub(super) fn normalise(name: &[u8], into: &mut Vec<u8>) -> Result<()> {
+    check(name)?;
+    for component in name.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => bail!("a name that leads upwards (..) is refused"),
+            _ => {
+                if !into.is_empty() {
+                    into.push(b'/');
+                }
+                into.extend_from_slice(component);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(name: &[u8]) -> Result<()> {
     if name.is_empty() {
         bail!("a member has no name");
     }
@@ -148,11 +177,7 @@ pub(super) fn components(name: &[u8]) -> Result<Vec<&[u8]>> {
     if name.contains(&0) {
         bail!("a name contains a NUL byte");
     }
-    let components: Vec<&[u8]> = name.split(|byte| *byte == b'/').filter(|c| !matches!(*c, b"" | b".")).collect();
-    if components.contains(&&b".."[..]) {
-        bail!("a name that leads upwards (..) is refused");
-    }
-    Ok(components)
+    Ok(())
 }
 
 /// A name for messages: quoted, control characters escaped, shortened.
@@ -169,32 +194,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_may_contain_anything() {
-        let mut pax = Pax::default();
-        pax.records(b"32 SCHILY.xattr.user.a=x\n9 a=b\n\n11 mtime=2\n").unwrap();
-        assert_eq!(pax.xattrs, [(b"user.a".to_vec(), b"x\n9 a=b\n".to_vec())]);
-        assert_eq!(pax.mtime.map(|time| time.tv_sec), Some(2));
-    }
-
-    #[test]
-    fn malformed_records_are_errors() {
-        for data in
-            [&b"x"[..], b"5 a=b\n", b"99 a=b\n", b"0 a=b\n", b"6 a=bc", b"6 abc\n", b"-6 a=b\n", b"8 uid=x\n", b"\xff"]
+    fn numbers_in_both_forms() {
+        assert_eq!(numeric(b"0000644\0"), Some(0o644));
+        assert_eq!(numeric(b"  644 \0 "), Some(0o644));
+        assert_eq!(numeric(b"\0\0\0\0"), Some(0));
+        assert_eq!(numeric(b"77777777777"), Some(0o77_777_777_777));
+        assert_eq!(numeric(b"\x80\0\0\x02\0\0\0\0"), Some(2 << 32));
+        assert_eq!(numeric(&[0xff; 12]), Some(-1));
+        assert_eq!(numeric(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe"), Some(-2));
+        assert_eq!(numeric(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"), Some(i64::MAX));
+        for field in [&b"08"[..], b"6 4", b"-1", b"0x1", b"7777777777777777777777777", b"\x80\0\0\x01\0\0\0\0\0\0\0\0"]
         {
-            assert!(Pax::default().records(data).is_err(), "{:?}", String::from_utf8_lossy(data));
-        }
-    }
-
-    #[test]
-    fn times_have_fractions_and_signs() {
-        let time = |text: &str| decimal(text.as_bytes()).map(|t| (t.tv_sec, t.tv_nsec));
-        assert_eq!(time("12"), Some((12, 0)));
-        assert_eq!(time("12.5"), Some((12, 500_000_000)));
-        assert_eq!(time("12.0000000019"), Some((12, 1)));
-        assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
-        assert_eq!(time("-3"), Some((-3, 0)));
-        for text in ["", ".", "x", "1.x", "--1", "99999999999999999999"] {
-            assert_eq!(time(text), None, "{text}");
+            assert_eq!(numeric(field), None, "{field:?}");
         }
     }
 

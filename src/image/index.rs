@@ -33,11 +33,14 @@ pub(super) struct Archive {
     members: HashMap<String, Member>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Member {
     /// A regular file: where its bytes stand.
     File { offset: u64, size: u64 },
-    /// A link, device or directory; refused when something refers to it.
+    /// A link to another member. Docker before version 25 writes a layer that occurs again as a symbolic link
+    /// (`../<id>/layer.tar`), tar(1) a file that does as a hard one.
+    Link { target: String },
+    /// A device, a directory, a link that leads nowhere in here; refused when something refers to it.
     Other,
 }
 
@@ -62,12 +65,18 @@ impl Archive {
         Archive::index(file)
     }
 
-    /// Indexes the archive in `file`; one that is compressed is spooled to `directory` first.
+    /// Indexes the archive in `file`, in place; one that is compressed, or no regular file, is spooled to
+    /// `directory` first.
     pub(super) fn open(file: File, directory: &Path) -> Result<Archive> {
-        let mut start = [0; 2];
-        match file.read_at(&mut start, 0).context("read archive")? {
-            2 if start == [0x1f, 0x8b] => Archive::spool(file, directory),
-            _ => Archive::index(file),
+        if !file.metadata().context("inspect archive")?.is_file() {
+            return Archive::spool(file, directory);
+        }
+        let mut start = [0; 6];
+        let count = file.read_at(&mut start, 0).context("read archive")?;
+        match stream::is_plain(&start[..count]) {
+            // What stands before the file's offset is not ours: `(read line; mydocker load) < FILE`.
+            true if (&file).stream_position().context("read archive")? == 0 => Archive::index(file),
+            _ => Archive::spool(file, directory),
         }
     }
 
@@ -84,7 +93,6 @@ impl Archive {
                 let entry = entry.context("read archive")?;
                 let (offset, size) = (entry.raw_file_position(), entry.size());
                 let kind = entry.header().entry_type();
-                let is_file = kind.is_file() || kind.is_contiguous();
                 let end = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(512));
                 if end.is_none_or(|end| end > length) {
                     bail!("read archive: archive is truncated");
@@ -96,7 +104,18 @@ impl Archive {
                 // Names that lead upwards, or are no text, are nobody's: no manifest can mean them.
                 let Ok(parts) = components(&name) else { continue };
                 let Ok(name) = String::from_utf8(parts.join(&b'/')) else { continue };
-                members.insert(name, if is_file { Member::File { offset, size } } else { Member::Other });
+                let member = if kind.is_file() || kind.is_contiguous() {
+                    Member::File { offset, size }
+                } else {
+                    let link = entry.link_name_bytes().unwrap_or_default();
+                    let target = match kind {
+                        tar::EntryType::Symlink => beside(&name, &link),
+                        tar::EntryType::Link => inside(&link),
+                        _ => None,
+                    };
+                    target.map_or(Member::Other, |target| Member::Link { target })
+                };
+                members.insert(name, member);
             }
         }
         Ok(Archive { file, members })
@@ -117,12 +136,22 @@ impl Archive {
     /// # Errors
     /// No such member; a member that is a link or anything but a file.
     pub(super) fn member(&self, name: &str) -> Result<(Section<'_>, u64)> {
-        let key = components(name.as_bytes()).map(|parts| parts.join(&b'/'));
-        match key.ok().and_then(|key| self.members.get(std::str::from_utf8(&key).ok()?)) {
+        let found = inside(name.as_bytes()).and_then(|key| self.members.get(&key));
+        // One step: no writer links to a link, and so no circle has to be looked for.
+        let resolved = match found {
+            Some(Member::Link { target }) => self.members.get(target),
+            other => other,
+        };
+        match resolved {
             Some(Member::File { offset, size }) => Ok((Section::new(&self.file, *offset, *size), *size)),
-            Some(Member::Other) => bail!("{} in the archive is not a regular file", shown(name.as_bytes())),
-            None => bail!("the archive lacks {}", shown(name.as_bytes())),
+            _ if found.is_some() => bail!("{} in the archive is not a regular file", shown(name.as_bytes())),
+            _ => bail!("the archive lacks {}", shown(name.as_bytes())),
         }
+    }
+
+    /// Number of a member's bytes; `None` when there is no such file.
+    pub(super) fn size(&self, name: &str) -> Option<u64> {
+        self.member(name).ok().map(|(_, size)| size)
     }
 
     /// A member's bytes, when they are few enough for a document.
@@ -136,15 +165,42 @@ impl Archive {
         Ok(bytes)
     }
 
-    /// Checks that a member's bytes have this digest.
-    pub(super) fn verify(&self, name: &str, digest: &Digest) -> Result<()> {
-        let (section, _) = self.member(name)?;
-        let found = stream::digest_of(section).with_context(|| format!("read {}", shown(name.as_bytes())))?;
+    /// The document with this digest, below `blobs/`, where OCI layouts keep everything.
+    pub(super) fn blob(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let name = blob_name(digest);
+        let bytes = self.document(&name)?;
+        let found = Digest::of(&bytes);
         if found != *digest {
             bail!("{} in the archive has the digest {found}: it is damaged", shown(name.as_bytes()));
         }
-        Ok(())
+        Ok(bytes)
     }
+}
+
+/// The member that holds a blob (OCI image spec, image-layout.md).
+pub(super) fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// A member's name as the index has it; `None` when no member can be called so.
+fn inside(name: &[u8]) -> Option<String> {
+    String::from_utf8(components(name).ok()?.join(&b'/')).ok()
+}
+
+/// The member that the symbolic link `link` at `name` leads to, by its words alone: nothing outside the archive
+/// is ever looked at.
+fn beside(name: &str, link: &[u8]) -> Option<String> {
+    let link = std::str::from_utf8(link).ok().filter(|link| !link.starts_with('/'))?;
+    let mut parts: Vec<&str> = name.split('/').collect();
+    parts.pop();
+    for part in link.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 /// A file that vanishes with its descriptor.

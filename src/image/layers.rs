@@ -209,6 +209,11 @@ impl Store {
         Digest::parse(diff_id).and_then(|digest| self.layer_record(&digest)).map_or(0, |record| record.size)
     }
 
+    /// Where layers lie, and are made.
+    pub(super) fn layers_directory(&self) -> PathBuf {
+        self.layout.layers()
+    }
+
     /// Directory of a layer: its contents, its recipe, its record.
     pub(super) fn layer_directory(&self, diff_id: &Digest) -> PathBuf {
         self.layout.layers().join(diff_id.hex())

@@ -15,6 +15,7 @@ mod changes;
 mod config;
 mod contents;
 pub mod digest;
+pub mod edit;
 mod header;
 mod index;
 mod layer;
@@ -23,11 +24,17 @@ mod lease;
 mod listing;
 pub mod manifest;
 mod pack;
+mod pax;
 pub mod progress;
+pub mod pull;
+pub mod push;
 mod recipe;
 pub mod reference;
+pub mod registry;
 mod removal;
 mod settle;
+mod sparse;
+mod stages;
 mod stream;
 mod survey;
 mod sweep;
@@ -41,6 +48,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::layout::Layout;
+use manifest::Platform;
 
 pub use listing::Summary;
 pub use removal::{Force, Freed, Removed, Tags, User};
@@ -54,6 +62,8 @@ pub struct Image {
     pub id: String,
     /// Diff ids (`sha256:…`) of its layers, lowest first; each is unpacked below `overlay2/layers`.
     pub layers: Vec<String>,
+    /// What it was built for, as far as its config says.
+    pub platform: Option<Platform>,
     /// What a container inherits.
     pub defaults: Defaults,
 }

@@ -73,6 +73,22 @@ impl Reference {
         self.path.strip_prefix(DEFAULT_NAMESPACE).filter(|rest| !rest.contains('/')).unwrap_or(&self.path).to_owned()
     }
 
+    /// The same repository, with another tag.
+    ///
+    /// # Errors
+    /// A tag that none may be: registries are strangers too.
+    pub fn with_tag(&self, tag: &str) -> Result<Reference> {
+        if !valid_tag(tag) {
+            return Err(invalid(&format!(": invalid tag {tag:?}")));
+        }
+        Ok(Reference { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
+    }
+
+    /// The same repository, pinned to a digest.
+    pub fn with_digest(&self, digest: &Digest) -> Reference {
+        Reference { tag: None, digest: Some(digest.clone()), ..self.clone() }
+    }
+
     fn suffix(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => format!("@{digest}"),

@@ -58,6 +58,11 @@ impl Store {
         Ok(marked)
     }
 
+    /// Whether anything is marked.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled().is_ok_and(|marked| !marked.is_empty())
+    }
+
     /// Flushes what this boot made, and takes the marks away. May take as long as the disk does.
     pub fn settle(&self) -> Result<()> {
         let marked: Vec<Digest> =

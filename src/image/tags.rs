@@ -109,7 +109,7 @@ impl Store {
         Ok(matches.pop())
     }
 
-    fn resolve_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
+    pub(super) fn resolve_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
         let repositories = self.repositories()?;
         let canonical = reference.canonical();
         if let Some(id) = repositories.references.get(&canonical).or_else(|| repositories.digests.get(&canonical)) {
@@ -132,6 +132,11 @@ impl Store {
     pub(super) fn config(&self, id: &Digest) -> Result<Option<ConfigFile>> {
         let Some(bytes) = self.configs().read(id)? else { return Ok(None) };
         ConfigFile::parse(&bytes).with_context(|| self.configs().path(id).display().to_string()).map(Some)
+    }
+
+    /// Whether there is an image with this id (`sha256:…`).
+    pub fn has(&self, id: &str) -> bool {
+        Digest::parse(id).is_ok_and(|id| self.configs().contains(&id))
     }
 
     /// The image with this id.

@@ -7,17 +7,21 @@
 //! ```
 
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
-use super::layer::{self, Limits};
-use super::stream;
+pub(super) use super::layer::Retold;
+use super::layer::{self, Applied, Bytes, Limits};
+use super::stages::{self, CHUNK, Taken};
+use super::stream::{self, Filled};
+use crate::sys::process::unmask_thread;
 
 /// How a layer was compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +41,6 @@ pub(super) enum Keep {
     Blob,
     /// No.
     Nothing,
-}
-
-/// Whether the layer's tar can be told again from its contents and its recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Retold {
-    /// Byte for byte: `recipe` is there.
-    Exact,
-    /// No, because members undo each other: there is no `recipe`, and `blob` holds the bytes as they came,
-    /// compressed or not, whatever was asked.
-    Not,
 }
 
 /// What was unpacked, all of it digested on the way.
@@ -70,55 +64,118 @@ pub(super) struct Unpacked {
 
 /// Unpacks `input` into the empty directory `staging`.
 ///
+/// A layer that is large is worked on in stages, each a thread: the bytes as they come are read, hashed and kept
+/// (by the caller's own); decompressed; hashed as the tar that they are; unpacked. Between the stages a few
+/// buffers go round, so memory does not grow with the layer.
+///
 /// # Errors
-/// A compression that is not known, and whatever [`layer::apply`] refuses. What was written until then is
-/// left for the caller to remove.
+/// A compression that is not known or a stream that is damaged, and whatever [`layer::apply`] refuses. What was
+/// written until then is left for the caller to remove.
 pub(super) fn unpack(input: impl Read + Send, staging: &Path, keep: Keep, limits: &Limits) -> Result<Unpacked> {
     let diff = staging.join("diff");
     DirBuilder::new().create(&diff).context("create layer")?;
     // The umask has no say in what an image looks like.
     std::fs::set_permissions(&diff, Permissions::from_mode(0o755)).context("create layer")?;
     let root = File::open(&diff).context("open layer")?;
-    let mut input = io::BufReader::with_capacity(64 << 10, input);
-    let compression = stream::compression(io::BufRead::fill_buf(&mut input).context("read archive")?);
-    let mut blob = match (keep, compression) {
+
+    let mut input = Filled::new(input);
+    let mut first = vec![0; CHUNK];
+    let length = input.read(&mut first).context("read archive")?;
+    first.truncate(length);
+    let mut next = [0];
+    let complete = length < CHUNK && input.read(&mut next).context("read archive")? == 0;
+    if length < CHUNK && !complete {
+        first.push(next[0]);
+    }
+    let compression = stream::compression(&first)?;
+    let blob = match (keep, compression) {
         (Keep::Nothing, _) | (_, Compression::None) => None,
         (Keep::Blob, _) => Some(File::create_new(staging.join("blob")).context("create blob")?),
     };
-    let (mut hasher, mut length) = (Sha256::new(), 0);
-    let mut raw = Tee {
-        input,
-        each: |bytes: &[u8]| {
-            hasher.update(bytes);
-            length += bytes.len() as u64;
-            blob.as_mut().map_or(Ok(()), |blob| blob.write_all(bytes))
-        },
+    let bytes = if blob.is_some() { Bytes::Kept } else { Bytes::Passing };
+    let apply = |input: &mut dyn BufRead| -> Result<Applied> {
+        unmask_thread().context("empty umask")?;
+        layer::apply(input, staging, root.as_fd(), bytes, limits)
     };
-    let mut recipe = File::create_new(staging.join("recipe")).context("create recipe")?;
-    let told = Tee { input: stream::decompress(&mut raw)?, each: |bytes: &[u8]| recipe.write_all(bytes) };
-    let applied = layer::apply(told, root.as_fd(), limits)?;
-    io::copy(&mut raw, &mut io::sink()).context("read archive")?;
+    let mut taken = Taken::new(blob);
+    let (applied, diff_id) = if complete {
+        taken.take(&first)?;
+        at_once(&first, compression, apply)?
+    } else {
+        in_stages(first, input, &mut taken, compression, apply)?
+    };
+    let (digest, length) = taken.finish();
     Ok(Unpacked {
-        digest: Digest::finish(hasher),
-        length,
-        compression,
-        diff_id: applied.diff_id,
+        diff_id: diff_id.unwrap_or_else(|| digest.clone()),
         size: applied.size,
         has_end: applied.has_end,
-        retold: Retold::Exact,
+        digest,
+        length,
+        compression,
+        retold: applied.retold,
     })
 }
 
-/// A stream of which somebody else sees every byte too.
-struct Tee<R, F> {
-    input: R,
-    each: F,
+/// What was applied, and the diff id where it is not the digest of the bytes as they came.
+type Outcome = Result<(Applied, Option<Digest>)>;
+
+/// A layer that is here already: more threads would cost more than they bring. Only applying has one, for the
+/// umask's sake.
+fn at_once(
+    bytes: &[u8],
+    compression: Compression,
+    apply: impl FnOnce(&mut dyn BufRead) -> Result<Applied> + Send,
+) -> Outcome {
+    let work = || {
+        let mut hasher = Sha256::new();
+        let decoder = stream::decoder(compression, bytes)?;
+        let mut input = BufReader::with_capacity(CHUNK, Hashed { input: decoder, hasher: &mut hasher });
+        let applied = apply(&mut input)?;
+        Ok((applied, Some(Digest::finish(hasher))))
+    };
+    thread::scope(|scope| joined(scope.spawn(work)))
 }
 
-impl<R: Read, F: FnMut(&[u8]) -> io::Result<()>> Read for Tee<R, F> {
+fn in_stages(
+    first: Vec<u8>,
+    input: Filled<impl Read>,
+    taken: &mut Taken,
+    compression: Compression,
+    apply: impl FnOnce(&mut dyn BufRead) -> Result<Applied> + Send,
+) -> Outcome {
+    thread::scope(|scope| {
+        let (raw, mut came) = stages::link();
+        let diff_id = (compression != Compression::None).then(|| {
+            let (plain, decompressed) = stages::link();
+            let (hashed, out) = stages::relay(&decompressed);
+            let compressed = std::mem::replace(&mut came, out);
+            scope.spawn(move || stages::decompress(compressed, compression, plain));
+            scope.spawn(move || stages::hash(decompressed, hashed))
+        });
+        let applying = scope.spawn(move || apply(&mut came));
+        let read = stages::read(first, input, taken, raw);
+        // Why there is no more to read is said by who stopped taking it.
+        let applied = joined(applying)?;
+        read?;
+        Ok((applied, diff_id.map(joined)))
+    })
+}
+
+/// The result of a thread, whose panic goes on in this one.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A stream that is hashed as it is read.
+struct Hashed<'a, R> {
+    input: R,
+    hasher: &'a mut Sha256,
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(buffer)?;
-        (self.each)(&buffer[..count])?;
+        self.hasher.update(&buffer[..count]);
         Ok(count)
     }
 }

@@ -17,6 +17,15 @@ pub fn boot_id() -> &'static str {
     })
 }
 
+/// Empties the umask of the calling thread alone: what it makes gets the very mode that it asks for. The thread's
+/// root and working directory become its own too, as they are (`CLONE_FS`, unshare(2)).
+pub fn unmask_thread() -> io::Result<()> {
+    // SAFETY: no descriptor table is unshared, which is what other threads could be surprised by.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS)? };
+    rustix::process::umask(rustix::fs::Mode::empty());
+    Ok(())
+}
+
 /// When a process began, in clock ticks since boot (field 22 of `/proc/<pid>/stat`, proc(5)). `None`
 /// when there is none, or only a zombie of it.
 pub fn start_time(pid: i32) -> Option<u64> {
@@ -206,6 +215,31 @@ pub fn fork() -> io::Result<Fork> {
         0 => Ok(Fork::Child),
         // Nothing here may fail: the child is on its way already.
         _ => Ok(Fork::Parent),
+    }
+}
+
+/// Like [`fork`], but the child is nobody's: it never becomes a zombie of this process.
+pub fn fork_orphan() -> io::Result<Fork> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("fork with {threads} threads")));
+    }
+    // SAFETY: single-threaded, checked above, so both children may go on to do anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: as above; what forks has one thread.
+        0 => match unsafe { libc::fork() } {
+            0 => Ok(Fork::Child),
+            _ => exit_now(0),
+        },
+        pid => {
+            let mut status = 0;
+            // SAFETY: `status` outlives the call; `pid` is our child, which ends at once.
+            while unsafe { libc::waitpid(pid, &raw mut status, 0) } == -1
+                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+            {}
+            Ok(Fork::Parent)
+        }
     }
 }
 

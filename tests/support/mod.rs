@@ -13,6 +13,7 @@ pub mod leftovers;
 pub mod nameserver;
 pub mod networks;
 pub mod processes;
+pub mod registry;
 pub mod sandbox;
 pub mod terminal;
 pub mod traffic;

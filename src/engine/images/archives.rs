@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::engine::Engine;
 use crate::engine::events::Kind;
 use crate::image::Store;
+use crate::image::archive::Choice;
 
 impl Engine {
     /// Loads the images in an archive (`docker save`, OCI layout). Gives one line for each reference, or
@@ -16,7 +17,7 @@ impl Engine {
     /// See [`Store::load`].
     pub fn load(&self, input: &mut dyn Read) -> Result<Vec<String>> {
         let mut lines = Vec::new();
-        for image in Store::open(&self.layout).load(input)? {
+        for image in Store::open(&self.layout).load(input, &Choice::Usual)? {
             self.note_loaded(&image.id, &image.references);
             if image.references.is_empty() {
                 lines.push(format!("Loaded image ID: {}", image.id));

@@ -7,7 +7,9 @@ mod inspect;
 mod list;
 mod prune;
 mod remove;
+mod settle;
 mod tag;
+pub mod transfer;
 mod users;
 
 use anyhow::Result;

@@ -1,7 +1,9 @@
 //! Tests of the image store, on archives that are made here, member by member.
 
+mod jail;
 mod layer;
 mod load;
+mod save;
 mod store;
 
 use std::collections::BTreeSet;
@@ -14,6 +16,7 @@ use flate2::write::GzEncoder;
 use tar::{EntryType, Header};
 
 use super::Store;
+use super::archive::{Choice, Loaded};
 use super::digest::Digest;
 use super::layers::{Obtained, Wanted};
 use super::tags::Arrival;
@@ -129,6 +132,11 @@ impl Root {
         let lease = self.store.lease().unwrap();
         let wanted = Wanted { diff_id: expected, blob: None, keep: Keep::Blob };
         self.store.obtain(&lease, wanted, || Ok(Box::new(tar)), || {})
+    }
+
+    /// Loads an archive as it comes through a pipe.
+    fn load(&self, archive: &[u8]) -> anyhow::Result<Vec<Loaded>> {
+        self.store.load(&mut &*archive, &Choice::Usual)
     }
 
     /// After a sweep nothing is left: no layer, no blob, no config, no reference, no lease, no temporary.

@@ -1,0 +1,177 @@
+//! How a transfer looks: a bar per layer on a terminal, a line per step elsewhere.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+use crate::image::digest::Digest;
+use crate::image::progress::{Progress, Step};
+
+/// Which way layers go; the words differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From a registry.
+    In,
+    /// To a registry.
+    Out,
+}
+
+/// Where it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Standard output: the transfer is what the command is for.
+    Output,
+    /// Standard error: the command's output belongs to the container.
+    Error,
+}
+
+/// Shows how a transfer goes.
+pub(super) struct Display {
+    way: Way,
+    place: Place,
+    bars: Option<MultiProgress>,
+    layers: Mutex<HashMap<Digest, Shown>>,
+}
+
+/// What is seen of one layer.
+struct Shown {
+    /// How many layers had been spoken of before.
+    place: usize,
+    bar: Option<ProgressBar>,
+    said: String,
+}
+
+/// Times a second that bars are drawn: enough for the eye, nothing for the processor.
+const DRAWS: u8 = 10;
+
+impl Display {
+    pub(super) fn new(way: Way, place: Place) -> Display {
+        let terminal = match place {
+            Place::Output => io::stdout().is_terminal(),
+            Place::Error => io::stderr().is_terminal(),
+        };
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let target = match place {
+            Place::Output => ProgressDrawTarget::stdout_with_hz(DRAWS),
+            Place::Error => ProgressDrawTarget::stderr_with_hz(DRAWS),
+        };
+        let bars = (terminal && !dumb).then(|| MultiProgress::with_draw_target(target));
+        Display { way, place, bars, layers: Mutex::default() }
+    }
+
+    /// One line that stays.
+    fn say(&self, text: &str) {
+        let text = output::printable(text);
+        match (&self.bars, self.place) {
+            // Printed past the bars, which move down.
+            (Some(bars), _) if !bars.is_hidden() => drop(bars.println(text)),
+            // A reader that is gone does not stop the transfer.
+            (_, Place::Output) => drop(output::print_line(&text)),
+            (_, Place::Error) => output::complain(&format!("{text}\n")),
+        }
+    }
+
+    fn words(&self, step: &Step) -> String {
+        let inward = self.way == Way::In;
+        match step {
+            Step::Pending if inward => "Pulling fs layer".into(),
+            Step::Pending => "Preparing".into(),
+            Step::Exists if inward => "Already exists".into(),
+            Step::Exists => "Layer already exists".into(),
+            Step::Waiting => "Waiting for another process that pulls it".into(),
+            Step::Bytes { .. } if inward => "Downloading".into(),
+            Step::Bytes { .. } => "Pushing".into(),
+            Step::Finishing if inward => "Extracting".into(),
+            Step::Finishing => "Compressing".into(),
+            Step::Retrying { seconds, reason } => format!("Retrying in {seconds} seconds: {reason}"),
+            Step::Mounted { from } => format!("Mounted from {from}"),
+            Step::Done if inward => "Pull complete".into(),
+            Step::Done => "Pushed".into(),
+        }
+    }
+}
+
+/// Takes all layers, with what was said last of each, in the order in which they were first spoken of.
+fn in_order(layers: &mut HashMap<Digest, Shown>) -> Vec<(String, String)> {
+    let mut shown: Vec<Shown> = layers.drain().map(|(_, shown)| shown).collect();
+    shown.sort_by_key(|shown| shown.place);
+    shown.into_iter().filter_map(|shown| Some((shown.bar?.prefix(), shown.said))).collect()
+}
+
+/// Whether a step is worth a line where lines stay. Bytes are not.
+fn lasting(step: &Step) -> bool {
+    !matches!(step, Step::Bytes { .. } | Step::Finishing)
+}
+
+impl Progress for Display {
+    fn layer(&self, layer: &Digest, step: Step) {
+        let short = &layer.hex()[..12];
+        let words = self.words(&step);
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = layers.len();
+        let shown = layers.entry(layer.clone()).or_insert_with(|| Shown {
+            place,
+            bar: self.bars.as_ref().map(|bars| {
+                let bar = bars.add(ProgressBar::new(0));
+                bar.set_prefix(short.to_owned());
+                bar.set_style(plain());
+                bar
+            }),
+            said: String::new(),
+        });
+        let Some(bar) = &shown.bar else {
+            if lasting(&step) && shown.said != words {
+                shown.said.clone_from(&words);
+                drop(layers);
+                self.say(&format!("{short}: {words}"));
+            }
+            return;
+        };
+        match step {
+            Step::Bytes { done, total } => {
+                if shown.said != words {
+                    bar.set_style(counting());
+                    bar.set_length(total);
+                }
+                bar.set_position(done);
+            }
+            _ if shown.said != words => bar.set_style(plain()),
+            _ => {}
+        }
+        if shown.said != words {
+            bar.set_message(output::printable(&words));
+            shown.said = words;
+        }
+        if matches!(step, Step::Exists | Step::Mounted { .. } | Step::Done) {
+            bar.abandon();
+        }
+    }
+
+    fn line(&self, text: &str) {
+        // Bars stay where they are, above what comes; the next image's get lines of their own.
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bars) = &self.bars
+            && !layers.is_empty()
+        {
+            let _ = bars.clear();
+            for (prefix, said) in in_order(&mut layers) {
+                let _ = bars.println(format!("{prefix}: {said}"));
+            }
+        }
+        drop(layers);
+        self.say(text);
+    }
+}
+
+fn plain() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix}: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn counting() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}

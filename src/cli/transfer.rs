@@ -1,0 +1,91 @@
+//! `pull`, `push`.
+
+use anyhow::Result;
+use clap::ArgMatches;
+
+use super::progress::{Display, Place, Way};
+use super::spec::{self, Arity, Spec};
+use super::{Session, output};
+use crate::engine::images::transfer::Extent;
+use crate::image::progress::{Progress, Silent};
+use crate::image::reference::Reference;
+
+pub(super) static PULL: Spec = Spec {
+    name: "pull",
+    usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
+    about: "Download an image from a registry",
+    arity: Arity::exactly(1),
+    raw_operands: false,
+    legacy_options: false,
+    unsupported: &[],
+    flags: |command| {
+        flags(command, "Download all tagged images in the repository").arg(spec::value(
+            "platform",
+            None,
+            "string",
+            "Set platform if the image is there for several (for example linux/arm64)",
+        ))
+    },
+    run: pull,
+};
+
+pub(super) static PUSH: Spec = Spec {
+    name: "push",
+    usage: "[OPTIONS] NAME[:TAG]",
+    about: "Upload an image to a registry",
+    arity: Arity::exactly(1),
+    raw_operands: false,
+    legacy_options: false,
+    unsupported: &["--platform"],
+    flags: |command| flags(command, "Push all tags of an image to the repository"),
+    run: push,
+};
+
+fn flags(command: clap::Command, all: &'static str) -> clap::Command {
+    command
+        .arg(spec::switch("all-tags", Some('a'), all))
+        .arg(spec::switch("disable-content-trust", None, "Accepted and without effect: digests are always verified"))
+        .arg(spec::switch("quiet", Some('q'), "Suppress verbose output"))
+}
+
+fn extent(matches: &ArgMatches) -> Extent {
+    if spec::is_set(matches, "all-tags") { Extent::AllTags } else { Extent::One }
+}
+
+/// Shows a transfer, or nothing with `-q`.
+fn display(matches: &ArgMatches, way: Way) -> Box<dyn Progress> {
+    match spec::is_set(matches, "quiet") {
+        true => Box::new(Silent),
+        false => Box::new(Display::new(way, Place::Output)),
+    }
+}
+
+fn pull(session: &Session, matches: &ArgMatches) -> Result<i32> {
+    let name = spec::operands(matches).remove(0);
+    let progress = display(matches, Way::In);
+    let extent = extent(matches);
+    if let Ok(reference) = name.parse::<Reference>()
+        && extent == Extent::One
+        && reference.digest().is_none()
+        && reference.tag() == Some("latest")
+        && !name.ends_with(":latest")
+    {
+        progress.line("Using default tag: latest");
+    }
+    let platform = spec::text(matches, "platform").filter(|text| !text.is_empty());
+    for (reference, _) in session.engine()?.pull(&name, extent, platform.as_deref(), &*progress)? {
+        output::print_line(&reference.canonical())?;
+    }
+    Ok(0)
+}
+
+fn push(session: &Session, matches: &ArgMatches) -> Result<i32> {
+    let name = spec::operands(matches).remove(0);
+    let progress = display(matches, Way::Out);
+    for (reference, _) in session.engine()?.push(&name, extent(matches), &*progress)? {
+        if spec::is_set(matches, "quiet") {
+            output::print_line(&reference.canonical())?;
+        }
+    }
+    Ok(0)
+}

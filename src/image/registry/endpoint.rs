@@ -1,0 +1,158 @@
+//! Where a repository is to be had: mirrors first when pulling from docker.io, then the registry itself;
+//! and whether a registry that may do without encryption speaks TLS.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use ureq::http::Method;
+
+use super::accounts::{Accounts, Credential};
+use super::exchange::{Call, Session};
+use super::fault::{Met, Trouble};
+use super::guard::Guard;
+use super::transport::Transport;
+use super::url::{Origin, Scheme, Url};
+
+/// Whose place it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Mirror,
+    Registry,
+}
+
+/// One place.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) role: Role,
+    transport: Arc<Transport>,
+    /// Candidates for the origin: the encrypted one first.
+    origins: Vec<Origin>,
+    /// What stands before `/v2/`; empty but for some mirrors.
+    prefix: String,
+    credential: Option<Credential>,
+    /// The name under which one logs in.
+    account: String,
+    scope: Option<String>,
+    session: Mutex<Option<Arc<Session>>>,
+    down: AtomicBool,
+}
+
+impl Endpoint {
+    /// The registry of a reference's domain.
+    pub(super) fn registry(
+        transport: &Arc<Transport>,
+        accounts: &Accounts,
+        domain: &str,
+        scope: Option<String>,
+    ) -> Result<Endpoint> {
+        // The name in references is not that of the machine (docker/distribution: reference, registry).
+        let host = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
+        let secure = Origin::new(Scheme::Https, host)?;
+        let mut origins = vec![secure];
+        if transport.insecure.covers(&origins[0]) {
+            origins.push(Origin::new(Scheme::Http, host)?);
+        }
+        let credential = accounts.of(domain)?;
+        Ok(Endpoint::new(Role::Registry, transport, origins, String::new(), credential, domain, scope))
+    }
+
+    /// A mirror given as URL (`https://mirror.example[/prefix]`). It gets its own account's credentials if
+    /// there are any, never the registry's.
+    pub(super) fn mirror(
+        transport: &Arc<Transport>,
+        accounts: &Accounts,
+        url: &str,
+        scope: Option<String>,
+    ) -> Result<Endpoint> {
+        let text = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
+        let url = Url::parse(&text).context("registry-mirrors")?;
+        let prefix = url.path().trim_end_matches('/').trim_end_matches("/v2").to_owned();
+        let account = if url.origin.has_default_port() { url.origin.host.clone() } else { url.origin.host_and_port() };
+        let credential = accounts.of(&account)?;
+        Ok(Endpoint::new(Role::Mirror, transport, vec![url.origin], prefix, credential, &account, scope))
+    }
+
+    fn new(
+        role: Role,
+        transport: &Arc<Transport>,
+        origins: Vec<Origin>,
+        prefix: String,
+        credential: Option<Credential>,
+        account: &str,
+        scope: Option<String>,
+    ) -> Endpoint {
+        Endpoint {
+            role,
+            transport: Arc::clone(transport),
+            origins,
+            prefix,
+            credential,
+            account: account.to_owned(),
+            scope,
+            session: Mutex::new(None),
+            down: AtomicBool::new(false),
+        }
+    }
+
+    /// With another credential than the stored one: for a login that is being tried.
+    pub(super) fn with_credential(mut self, credential: Option<Credential>) -> Endpoint {
+        self.credential = credential;
+        self
+    }
+
+    /// Whether it was found out of order.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Notes why it was of no use: one that cannot be talked to is not asked again, one that merely lacks
+    /// something is.
+    pub(super) fn leave(&self, trouble: &Trouble) {
+        tracing::info!(reason = trouble.reason(), "mirror {} is of no use", self.account);
+        if trouble.met != Met::Server {
+            self.down.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a credential goes with requests.
+    pub(super) fn has_credential(&self) -> bool {
+        self.credential.is_some()
+    }
+
+    /// The conversation with it; its first use finds out whether it speaks TLS where it need not.
+    pub(super) fn session(&self) -> Result<Arc<Session>, Trouble> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*session {
+            return Ok(Arc::clone(session));
+        }
+        let found = Arc::new(self.connect()?);
+        *session = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    fn connect(&self) -> Result<Session, Trouble> {
+        let session = |origin: &Origin| {
+            let guard = Guard::new(origin.clone(), self.credential.clone(), self.scope.clone(), &self.account);
+            Session::new(Arc::clone(&self.transport), origin.clone(), guard)
+        };
+        let [secure, plain] = &self.origins[..] else { return Ok(session(&self.origins[0])) };
+        // As Docker does with registries that may be insecure: TLS first, then without. Any response at
+        // all, also one that says no, is a response of a server that speaks it. No credential is sent.
+        let probe = Session::new(
+            Arc::clone(&self.transport),
+            secure.clone(),
+            Guard::new(secure.clone(), None, None, &self.account),
+        );
+        match probe.once(&Call::new(Method::GET, secure.url("/v2/"))) {
+            Err(Trouble { met: Met::PerhapsPlain, .. }) => Ok(session(plain)),
+            Err(trouble) if trouble.met == Met::Nobody => Err(trouble),
+            _ => Ok(session(secure)),
+        }
+    }
+
+    /// A URL below `/v2/`.
+    pub(super) fn url(&self, session: &Session, path: &str) -> Url {
+        session.origin.url(format!("{}/v2/{path}", self.prefix))
+    }
+}

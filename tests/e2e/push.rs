@@ -1,0 +1,108 @@
+//! Pushing: what was pulled goes out byte for byte, what was made here is made once.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::Sandbox;
+use crate::support::archive::Layer;
+use crate::support::registry::{Options, Registry, sha256};
+
+/// The manifest that skopeo sees, byte for byte.
+fn raw(image: &str) -> Vec<u8> {
+    let output = Command::new("skopeo")
+        .args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{image}")])
+        .output()
+        .expect("run skopeo (install the package of that name)");
+    assert!(output.status.success(), "skopeo: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn layers(image: &str) -> Vec<String> {
+    let manifest: Value = serde_json::from_slice(&raw(image)).unwrap();
+    manifest["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_was_pulled_goes_out_byte_for_byte() {
+    let s = Sandbox::new();
+    let (from, to) = (Registry::start(&s, Options::default()), Registry::start(&s, Options::default()));
+    from.fill_with(&[Layer::busybox().bytes(), Layer::default().file("x", 0o644, "1").bytes()], "a/box:1");
+    let (source, target) = (from.image("a/box:1"), to.image("b/box:2"));
+    s.ok(["pull", "-q", &source]);
+    s.ok(["tag", &source, &target]);
+    let original = raw(&source);
+    // The store has all of it: where it came from is not asked again.
+    drop(from);
+    let out = s.ok(["push", &target]);
+    assert!(out.starts_with(&format!("The push refers to repository [{}]", to.image("b/box"))), "{out}");
+    assert_eq!(out.matches(": Pushed").count(), 2, "{out}");
+    assert_eq!(raw(&target), original);
+    let digest = format!("sha256:{}", sha256(&original));
+    assert!(out.contains(&format!("2: digest: {digest} size: {}", original.len())), "{out}");
+    // Again: nothing goes.
+    let again = s.ok(["push", &target]);
+    assert_eq!(again.matches(": Layer already exists").count(), 2, "{again}");
+    assert_eq!(s.ok(["push", "-q", &target]), target);
+    let digests = s.ok(["image", "inspect", "-f", "{{json .RepoDigests}}", &target]);
+    assert!(digests.contains(&format!("{}@{digest}", to.image("b/box"))), "{digests}");
+}
+
+#[test]
+fn a_committed_image_travels() {
+    let s = Sandbox::new();
+    let registry = Registry::start(&s, Options::default());
+    registry.fill_busybox("base");
+    let (base, made) = (registry.image("base"), registry.image("team/made:1"));
+    s.ok(["run", "--name", "c", "-q", &base, "sh", "-c", "echo mine > /etc/mine; rm /bin/vi"]);
+    s.ok(["commit", "-m", "mine", "c", &made]);
+    let out = s.ok(["push", &made]);
+    assert!(out.contains(": Mounted from base"), "the layer below is taken over within the registry: {out}");
+    assert_eq!(layers(&made)[0], layers(&base)[0]);
+    let id = s.ok(["image", "inspect", "-f", "{{.Id}}", &made]);
+    s.ok(["rm", "c"]);
+    s.ok(["rmi", &made]);
+    // Somebody else gets the same image.
+    let other = Sandbox::new();
+    other.ok(["pull", "-q", &made]);
+    assert_eq!(other.ok(["image", "inspect", "-f", "{{.Id}}", &made]), id);
+    assert_eq!(
+        other.ok(["run", "--rm", &made, "sh", "-c", "cat /etc/mine; ls /bin/vi 2>&1"]).lines().next(),
+        Some("mine")
+    );
+}
+
+#[test]
+fn made_once_a_layer_is_the_same_everywhere() {
+    let s = Sandbox::new();
+    let (one, two) = (Registry::start(&s, Options::default()), Registry::start(&s, Options::default()));
+    s.ok(["run", "--name", "c", "busybox", "sh", "-c", "seq 10000 > /numbers"]);
+    for registry in [&one, &two] {
+        s.ok(["commit", "c", &registry.image("numbers")]);
+    }
+    s.ok(["rm", "c"]);
+    s.ok(["tag", &one.image("numbers"), &two.image("again")]);
+    for image in [one.image("numbers"), two.image("again")] {
+        s.ok(["push", &image]);
+    }
+    assert_eq!(raw(&one.image("numbers")), raw(&two.image("again")));
+}
+
+#[test]
+fn all_tags_at_once() {
+    let s = Sandbox::new();
+    let registry = Registry::start(&s, Options::default());
+    for tag in ["1", "2", "latest"] {
+        s.ok(["tag", "busybox", &registry.image(&format!("box:{tag}"))]);
+    }
+    let out = s.ok(["push", "-a", &registry.image("box")]);
+    assert_eq!(out.matches(": digest: sha256:").count(), 3, "{out}");
+    let root = s.host_dir("other");
+    s.ok(["--root", &root, "pull", "-a", "-q", &registry.image("box")]);
+    let tags = s.ok(["--root", &root, "images", "--format", "{{.Tag}}", &registry.image("box")]);
+    let mut tags: Vec<&str> = tags.lines().collect();
+    tags.sort_unstable();
+    assert_eq!(tags, ["1", "2", "latest"]);
+    s.fails(1, ["push", "-a", &registry.image("box:1")]).says("tag can't be used with --all-tags/-a");
+    s.fails(1, ["push", &registry.image("none")]).says("An image does not exist locally with the tag");
+}
