@@ -226,5 +226,5 @@ fn control_characters_of_an_image_reach_no_terminal() {
     }
     let mut terminal = s.terminal(["image", "inspect", "-f", "{{.Config.Labels.evil}}", "evil:1"]);
     terminal.expect("\\u{1b}[2Jclear");
-    assert_eq!(terminal.wait(), 0);
+    assert_eq!(terminal.finish().0, 0);
 }
