@@ -49,7 +49,7 @@ fn dangling_ones_go_and_all_unused_ones_when_asked() {
     ours_only!("prunes the whole store");
     let s = Sandbox::new();
     three(&s);
-    s.ok(["create", "--name", &s.name("c"), "used:1"]);
+    s.ok(["create", "--name", &s.name("c"), "used:1", "sh"]);
     let stored = || s.du("image") + s.du("overlay2/layers");
     let before = stored();
     let dangling = s.ok(["images", "-q", "--no-trunc", "-f", "dangling=true"]);
@@ -134,7 +134,7 @@ fn the_system_is_swept_of_everything() {
     three(&s);
     let name = s.name("c");
     s.ok(["network", "create", &s.name("net")]);
-    s.ok(["create", "--name", &name, "-v", "/anonymous", "-v", "named:/named", "used:1"]);
+    s.ok(["create", "--name", &name, "-v", "/anonymous", "-v", "named:/named", "used:1", "sh"]);
     // What kills have left.
     let dead = s.root().join("overlay2/layers/.tmp-1-1-0/diff");
     fs::create_dir_all(&dead).unwrap();

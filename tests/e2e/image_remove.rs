@@ -139,7 +139,7 @@ fn damage_stands_in_nobodys_way() {
     let s = Sandbox::new();
     let ids = two(&s);
     let name = s.name("damaged");
-    let container = s.ok(["create", "--name", &name, "b:1"]);
+    let container = s.ok(["create", "--name", &name, "b:1", "sh"]);
     // A config whose digest is wrong.
     let config = s.root().join("image/configs/sha256").join(&ids[0][7..]);
     let text = fs::read_to_string(&config).unwrap();
@@ -167,8 +167,8 @@ fn a_container_that_is_made_meanwhile_has_its_layers_or_is_not_made() {
     let (mut made, mut refused) = (0, 0);
     for _ in 0..25 {
         s.ok(["load", "-q", "-i", &file]);
-        let makers = || (0..3).map(|_| s.command(["create", "a:1", "echo", "whole"]).start());
-        let runners = || (0..2).map(|_| s.command(["run", "--rm", "a:1", "echo", "whole"]).start());
+        let makers = || (0..3).map(|_| s.command(["create", "--pull=never", "a:1", "echo", "whole"]).start());
+        let runners = || (0..2).map(|_| s.command(["run", "--rm", "--pull=never", "a:1", "echo", "whole"]).start());
         let mut started: Vec<_> = makers().collect();
         let remover = s.command(["rmi", "-f", "a:1"]).start();
         started.extend(runners());

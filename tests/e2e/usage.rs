@@ -133,7 +133,7 @@ fn images_tell_what_they_share() {
     let s = Sandbox::new();
     images(&s);
     let name = s.name("c");
-    s.ok(["create", "--name", &name, "-v", "data:/d", "b:1"]);
+    s.ok(["create", "--name", &name, "-v", "data:/d", "b:1", "sh"]);
     let text = s.ok(["system", "df", "-v"]);
     for heading in [
         "Images space usage:",
