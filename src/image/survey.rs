@@ -46,7 +46,7 @@ pub struct Survey {
 }
 
 /// Names in `image/` that are the store's own, whatever is below.
-const OWN: [&str; 6] = ["lock", "repositories.json", "leases", "making", "unsettled", "partial"];
+const OWN: [&str; 5] = ["lock", "repositories.json", "leases", "making", "unsettled"];
 /// Directories of documents by digest.
 const CONTENTS: [&str; 3] = ["configs", "manifests", "blobs"];
 
