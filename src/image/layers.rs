@@ -29,7 +29,7 @@ use super::digest::Digest;
 use super::layer::Limits;
 use super::lease::Lease;
 use super::manifest::{Descriptor, media};
-use super::unpack::{self, Compression, Keep, Unpacked};
+use super::unpack::{self, Compression, Keep, Retold, Unpacked};
 use crate::error::Failure;
 use crate::store::{self, Durability, Lock};
 use crate::sys::process::start_time;
@@ -140,7 +140,8 @@ impl Store {
         let mut record = Record { version: 1, size: unpacked.size, blobs: Vec::new() };
         lease.hold(self, &unpacked.diff_id)?;
         let blob = temporary.directory.join("blob");
-        if unpacked.compression != Compression::None || blob.exists() {
+        // A tar that cannot be told again is kept as it came, whatever was asked for.
+        if unpacked.compression != Compression::None || unpacked.retold == Retold::Not {
             let form = Descriptor::new(media_type(&unpacked, wanted), unpacked.digest.clone(), unpacked.length);
             if blob.exists() {
                 lease.hold(self, &form.digest)?;
