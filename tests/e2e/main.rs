@@ -38,6 +38,7 @@ mod process;
 mod query;
 mod registry;
 mod registry_client;
+mod registry_faults;
 mod restart;
 mod restart_clients;
 mod run;
