@@ -15,6 +15,7 @@ pub mod networks;
 pub mod processes;
 pub mod registry;
 pub mod sandbox;
+pub mod scripted;
 pub mod terminal;
 pub mod traffic;
 
