@@ -7,6 +7,7 @@
 
 mod catalog;
 mod commit;
+mod confirm;
 mod container;
 mod create_flags;
 mod create_request;
@@ -34,9 +35,11 @@ mod networking;
 mod output;
 mod port;
 mod progress;
+mod prune;
 mod ps;
 mod publish;
 mod quantity;
+mod registry;
 mod resources;
 mod run;
 mod save;
@@ -50,6 +53,7 @@ mod template;
 mod timeline;
 mod top;
 mod transfer;
+mod usage;
 mod why;
 
 #[cfg(test)]

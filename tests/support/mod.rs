@@ -16,6 +16,7 @@ pub mod peers;
 pub mod processes;
 pub mod registry;
 pub mod sandbox;
+pub mod scripted;
 pub mod terminal;
 pub mod traffic;
 

@@ -1,5 +1,26 @@
 //! `image` and its commands.
 
+mod history;
+mod inspect;
 mod list;
+mod prune;
+mod remove;
+mod tree;
 
-pub(super) use list::IMAGES;
+use anyhow::Result;
+use clap::ArgMatches;
+
+use super::spec;
+use crate::image::manifest::Platform;
+
+pub(super) use history::HISTORY;
+pub(super) use inspect::INSPECT;
+pub(super) use list::{Digests, IMAGES, names, short_id};
+pub(super) use prune::{PRUNE, section};
+pub(super) use remove::{REMOVE, TAG};
+
+/// `--platform`.
+pub(super) fn platform(matches: &ArgMatches) -> Result<Option<Platform>> {
+    let text = spec::text(matches, "platform").filter(|text| !text.is_empty());
+    text.map(|text| text.parse()).transpose()
+}
