@@ -18,7 +18,7 @@ fn image(s: &Sandbox) -> String {
     let upper = Layer::default()
         .dir("d/", 0o1777)
         .whiteout("d/gone")
-        .file("d/new", 0o640, "new")
+        .file("d/new", 0o644, "new")
         .hardlink("d/link", "d/new")
         .symlink("l", "d/new")
         .file("d/bytes", 0o644, vec![9; 100_000]);
