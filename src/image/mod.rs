@@ -24,6 +24,7 @@ mod layers;
 mod lease;
 mod listing;
 pub mod manifest;
+mod mount_points;
 mod pack;
 mod pax;
 pub mod progress;

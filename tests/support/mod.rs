@@ -12,6 +12,7 @@ pub mod invocation;
 pub mod leftovers;
 pub mod nameserver;
 pub mod networks;
+pub mod peers;
 pub mod processes;
 pub mod registry;
 pub mod sandbox;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use super::super::changes::{Change, changes};
+use super::super::mount_points::MountPoints;
 use super::tree::Overlay;
 
 fn told(overlay: &Overlay, lowers: &[&str]) -> Vec<String> {
@@ -15,7 +16,7 @@ fn told(overlay: &Overlay, lowers: &[&str]) -> Vec<String> {
         Change::Added => 'A',
         Change::Deleted => 'D',
     };
-    changes(upper.as_fd(), &lowers)
+    changes(upper.as_fd(), &lowers, &MountPoints::default())
         .unwrap()
         .into_iter()
         .map(|(change, path)| format!("{} {}", letter(change), String::from_utf8(path).unwrap()))

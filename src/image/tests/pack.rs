@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::super::layer::Limits;
+use super::super::mount_points::MountPoints;
 use super::super::pack::{pack_tree, pack_upper};
 use super::super::unpack::{Keep, Retold, unpack};
 use super::tree::{Overlay, shell, tree};
 
 fn packed(root: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    pack_upper(File::open(root).unwrap().as_fd(), &mut bytes).unwrap();
+    pack_upper(File::open(root).unwrap().as_fd(), &MountPoints::default(), &mut bytes).unwrap();
     bytes
 }
 
@@ -140,7 +141,8 @@ fn what_a_layer_cannot_say_is_an_error() {
             dir.path(),
             &format!("mkdir d; python3 -c 'import os; os.setxattr(\"d\", \"trusted.overlay.{attribute}\", b\"x\")'"),
         );
-        let error = pack_upper(File::open(dir.path()).unwrap().as_fd(), &mut io::sink()).unwrap_err();
+        let error =
+            pack_upper(File::open(dir.path()).unwrap().as_fd(), &MountPoints::default(), &mut io::sink()).unwrap_err();
         assert!(format!("{error:#}").contains("redirect_dir or metacopy"), "{error:#}");
     }
     // A name that would hide another when it is unpacked, and overlayfs's own attributes, do not get in.
@@ -194,8 +196,12 @@ fn files_that_change_meanwhile_do_not_break_the_archive() {
         fs::remove_dir_all(path("d")).unwrap();
         std::os::unix::fs::symlink("/etc", path("d")).unwrap();
     };
-    pack_upper(File::open(dir.path()).unwrap().as_fd(), &mut Meddler { bytes: &mut bytes, meddle: Some(meddle) })
-        .unwrap();
+    pack_upper(
+        File::open(dir.path()).unwrap().as_fd(),
+        &MountPoints::default(),
+        &mut Meddler { bytes: &mut bytes, meddle: Some(meddle) },
+    )
+    .unwrap();
     assert_eq!(listed(&bytes), ["a", "b", "z"]);
     let mut archive = tar::Archive::new(&bytes[..]);
     let contents: Vec<Vec<u8>> = archive
@@ -220,6 +226,7 @@ fn a_sink_that_fails_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("f"), vec![1; 1 << 20]).unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let error = pack_upper(File::open(dir.path()).unwrap().as_fd(), &mut { full }).unwrap_err();
+    let error =
+        pack_upper(File::open(dir.path()).unwrap().as_fd(), &MountPoints::default(), &mut { full }).unwrap_err();
     assert!(format!("{error:#}").contains("No space left"), "{error:#}");
 }
