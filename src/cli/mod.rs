@@ -15,6 +15,7 @@ mod environment;
 mod events;
 mod exec;
 mod exit_words;
+mod health;
 mod help;
 mod image;
 mod inspect;

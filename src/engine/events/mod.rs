@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use crate::container::{Config, ContainerId, State, handle};
+use crate::container::{Config, ContainerId, HealthStatus, State, handle};
 
 pub use filter::Filter;
 pub use read::EventsRequest;
@@ -112,6 +112,8 @@ pub enum Action<'a> {
         /// Its code, 128+n by signal.
         exit_code: i32,
     },
+    /// Its health is another than before.
+    Health(HealthStatus),
     /// A signal is about to be sent to its first process.
     Kill {
         /// Its number.
@@ -168,6 +170,7 @@ impl<'a> Action<'a> {
             Action::ExecCreate(exec) => return format!("exec_create: {}", exec.line()),
             Action::ExecStart(exec) => return format!("exec_start: {}", exec.line()),
             Action::ExecDie { .. } => "exec_die",
+            Action::Health(status) => return format!("health_status: {}", status.as_str()),
             Action::Kill { .. } => "kill",
             Action::Oom => "oom",
             Action::Pause => "pause",
