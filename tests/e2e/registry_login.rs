@@ -202,9 +202,7 @@ fn catalogues_and_searches_are_looked_through() {
                 "is_official": true, "is_automated": false },
             { "name": "poor", "description": null, "star_count": 0, "is_official": false }] });
         match request.target.as_str() {
-            "/v1/search?q=a%20b&n=100" => {
-                answer.send("200 OK", &[], results.to_string().as_bytes())
-            }
+            "/v1/search?q=a%20b&n=100" => answer.send("200 OK", &[], results.to_string().as_bytes()),
             _ => answer.send("404 x", &[], b""),
         }
     });
