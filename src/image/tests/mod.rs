@@ -4,6 +4,7 @@ mod changes;
 mod formats;
 mod jail;
 mod layer;
+mod layer_forms;
 mod layer_random;
 mod load;
 mod pack;
