@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fgetxattr, 
 use rustix::io::Errno;
 
 use super::header::shown;
+use super::mount_points::MountPoints;
 
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,13 +27,17 @@ const MAX_PATH: usize = 4095;
 
 /// The changes in `upper` against `lowers` (the topmost first), sorted by path; paths begin with `/`.
 ///
-/// As in Docker: a file that the overlay copied up counts as changed even when it is as before; a directory only
-/// when its owner, mode or time differ or something in it changed. What is below a directory that was deleted
+/// The engine's mount points are no changes. As in Docker: a file counts as changed when its owner, mode, size or time
+/// differ, a directory when its owner or mode do or something in it changed. What is below a directory that was deleted
 /// is not told.
 ///
 /// # Errors
 /// A directory that cannot be read, a path that is too long to be looked up.
-pub(super) fn changes(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<Vec<(Change, Vec<u8>)>> {
+pub(super) fn changes(
+    upper: BorrowedFd<'_>,
+    lowers: &[BorrowedFd<'_>],
+    points: &MountPoints,
+) -> Result<Vec<(Change, Vec<u8>)>> {
     let mut found = BTreeMap::new();
     // Directories to be visited, by path, each with the layers that have it and are seen there.
     let mut open = vec![(Vec::new(), (0..lowers.len()).collect::<Vec<_>>())];
@@ -54,6 +59,9 @@ pub(super) fn changes(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Resul
         }
         for name in names {
             let path = joined(&path, &name);
+            if points.contains(&path) {
+                continue;
+            }
             let Some(file) = open_at(upper, &path, OFlags::PATH).with_context(context)? else { continue };
             let stat = fstat(&file)?;
             let lower = Below::look(lowers, &below, &path).with_context(context)?;
@@ -65,7 +73,7 @@ pub(super) fn changes(upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Resul
             }
             match &lower.stat {
                 None => drop(found.insert(path.clone(), Change::Added)),
-                Some(before) if is_directory(before) && is_directory(&stat) && same(before, &stat) => {}
+                Some(before) if same(before, &stat) => {}
                 Some(_) => drop(found.insert(path.clone(), Change::Changed)),
             }
             if is_directory(&stat) {
@@ -185,8 +193,10 @@ fn is_opaque(directory: BorrowedFd<'_>) -> bool {
     matches!(fgetxattr(directory, "trusted.overlay.opaque", &mut value[..]), Ok(1)) && value == *b"y"
 }
 
-/// Whether a directory was copied up only for something below it.
+/// Whether a file was copied up and nothing of it changed: what Docker compares, which is less than all. The time of
+/// a directory tells nothing but that something in it changed, and that is told of the thing itself.
 fn same(before: &Stat, now: &Stat) -> bool {
-    let worn = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_mtime, stat.st_mtime_nsec);
-    worn(before) == worn(now)
+    let worn = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
+    let content = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    worn(before) == worn(now) && (is_directory(now) || content(before) == content(now))
 }

@@ -1,7 +1,8 @@
 //! New images out of what is here: a layer from a writable directory or from a tar, a changed config, a name.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use super::digest::Digest;
 use super::edit::{Document, Step};
 use super::layers::Wanted;
 use super::lease::Lease;
+use super::mount_points::MountPoints;
 use super::reference::Reference;
 use super::tags::Arrival;
 use super::unpack::Keep;
@@ -36,21 +38,26 @@ impl FreshLayer {
 
 impl Store {
     /// Makes a layer of `upper`, the upper directory of an overlay: it is packed and, through a pipe, unpacked at the
-    /// same time, so that it is read once. `below` are the layers that it lies on, which are kept meanwhile.
+    /// same time, so that it is read once. `below` are the layers that it lies on (diff ids, the topmost last), which
+    /// are kept meanwhile; `points` is where the engine mounts.
     ///
     /// # Errors
     /// What cannot be read or cannot be said in a layer; a full disk. No layer comes of it.
-    pub fn take_upper(&self, upper: BorrowedFd<'_>, below: &[String]) -> Result<FreshLayer> {
+    pub fn take_upper(&self, upper: BorrowedFd<'_>, below: &[String], points: &[&str]) -> Result<FreshLayer> {
         let lease = self.lease()?;
         for layer in below {
             lease.hold(self, &Digest::parse(layer)?)?;
         }
+        let lowers = self.open_layers(below)?;
+        let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
+        let points = MountPoints::find(upper, &lowers, points)?;
         let (reader, mut writer) = io::pipe().context("make a pipe")?;
         // As much as is to be had without asking (pipe(7)): fewer changes between the two. Less will do.
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
         let (packed, obtained) = thread::scope(|scope| {
             // The writer ends with the thread: its end is what the reader sees as the end of the archive.
-            let packing = scope.spawn(move || pack::pack_upper(upper, &mut writer));
+            let points = &points;
+            let packing = scope.spawn(move || pack::pack_upper(upper, points, &mut writer));
             let obtained = self.take(&lease, Box::new(reader));
             (packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), obtained)
         });
@@ -88,12 +95,23 @@ impl Store {
         pack::pack_tree(root, out)
     }
 
-    /// What `upper` changes of the layers below it, the topmost first; sorted by path.
+    /// What `upper` changes of the layers below it, sorted by path; parameters as for [`Store::take_upper`].
     ///
     /// # Errors
     /// A directory that cannot be read.
-    pub fn changes(&self, upper: BorrowedFd<'_>, lowers: &[BorrowedFd<'_>]) -> Result<Vec<(Change, Vec<u8>)>> {
-        changes::changes(upper, lowers)
+    pub fn changes(&self, upper: BorrowedFd<'_>, below: &[String], points: &[&str]) -> Result<Vec<(Change, Vec<u8>)>> {
+        let lowers = self.open_layers(below)?;
+        let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
+        changes::changes(upper, &lowers, &MountPoints::find(upper, &lowers, points)?)
+    }
+
+    /// The directories of layers, the topmost first.
+    fn open_layers(&self, layers: &[String]) -> Result<Vec<File>> {
+        let open = |layer: &String| {
+            let path = self.layer(layer);
+            File::open(&path).with_context(|| format!("open {}", path.display()))
+        };
+        layers.iter().rev().map(open).collect()
     }
 
     /// The config of the image `id`, to be changed; `None` when the image is gone.

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commit;
 mod crash;
 mod devices;
 mod diagnosis;
@@ -12,10 +13,14 @@ mod doctor;
 mod events;
 mod exec;
 mod explain;
+mod export;
 mod files;
 mod forms;
 mod image;
+mod image_archive;
+mod image_archive_faults;
 mod image_crash;
+mod image_exchange;
 mod image_history;
 mod image_list;
 mod image_prune;
@@ -45,6 +50,10 @@ mod push;
 mod query;
 mod registry;
 mod registry_client;
+mod registry_faults;
+mod registry_login;
+mod registry_trust;
+mod registry_upload;
 mod restart;
 mod restart_clients;
 mod run;

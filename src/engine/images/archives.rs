@@ -97,10 +97,10 @@ impl Engine {
             Step { created: Timestamp::now(), created_by: String::new(), author: String::new(), comment, layer: None };
         let id = store.derive(document, &layer, step, reference.as_ref())?;
         drop(layer);
-        self.note_object(Kind::Image, &id, "import", &[("name", id.clone())]);
         if let Some(reference) = &reference {
             self.note_tagged(&id, reference);
         }
+        self.note_object(Kind::Image, &id, "import", &[("name", id.clone())]);
         self.settle_later();
         Ok(id)
     }

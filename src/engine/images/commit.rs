@@ -24,6 +24,9 @@ use crate::runtime::spec::DEFAULT_PATH;
 use crate::sys::fd;
 use crate::sys::process::{self, Fork};
 
+/// Where every start mounts something, whatever was asked for.
+pub(super) const MOUNT_POINTS: [&str; 6] = ["/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys"];
+
 /// Makes an image of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommitRequest {
@@ -72,7 +75,7 @@ impl Engine {
                 Meanwhile::Paused => self.pause_for_now(&id)?,
                 Meanwhile::Running => None,
             };
-            store.take_upper(upper.as_fd(), &config.image.layers)?
+            store.take_upper(upper.as_fd(), &config.image.layers, &MOUNT_POINTS)?
         };
         // A directory that was being removed looks emptier and emptier: what came of it is not the container.
         let inode = upper.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
-use super::commit::layers;
+use super::commit::{MOUNT_POINTS, layers};
 use crate::container::handle::{self, Record};
 use crate::engine::Engine;
 use crate::engine::events::Action;
@@ -37,11 +37,9 @@ impl Engine {
     pub fn diff(&self, container: &str) -> Result<Vec<(Change, Vec<u8>)>> {
         let id = handle::find(self.layout(), container)?;
         let record = handle::load(self.layout(), &id)?;
-        let open = |path: &std::path::PathBuf| File::open(path).with_context(|| format!("open {}", path.display()));
-        let held: Vec<File> = layers(self, &record).iter().map(open).collect::<Result<_>>()?;
-        let (upper, lowers) = held.split_first().context("the container has no writable layer")?;
-        let lowers: Vec<_> = lowers.iter().map(AsFd::as_fd).collect();
-        Store::open(self.layout()).changes(upper.as_fd(), &lowers)
+        let path = self.layout().container_overlay(&id).join("upper");
+        let upper = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Store::open(self.layout()).changes(upper.as_fd(), &record.config.image.layers, &MOUNT_POINTS)
     }
 
     /// A container's file system, in one piece and without what is mounted in it. Of one that runs it is the mount

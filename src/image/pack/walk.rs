@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::write::{Archive, Contents, Entry};
 use crate::error::Failure;
 use crate::image::header::shown;
+use crate::image::mount_points::MountPoints;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
@@ -28,9 +29,9 @@ const WARNINGS: usize = 10;
 
 /// What a tree is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum View {
-    /// What overlayfs keeps of changes.
-    Upper,
+pub(super) enum View<'a> {
+    /// What overlayfs keeps of changes; the engine's mount points are none.
+    Upper(&'a MountPoints),
     /// What a container sees.
     Merged,
 }
@@ -38,7 +39,7 @@ pub(super) enum View {
 /// A walk in the order of names.
 pub(super) struct Walk<'a> {
     root: BorrowedFd<'a>,
-    view: View,
+    view: View<'a>,
     archive: Archive<'a>,
     /// The directories from the root down to where the walk is.
     levels: Vec<Level>,
@@ -66,7 +67,7 @@ struct Attributes {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(root: BorrowedFd<'a>, view: View, sink: &'a mut dyn Write) -> Walk<'a> {
+    pub(super) fn new(root: BorrowedFd<'a>, view: View<'a>, sink: &'a mut dyn Write) -> Walk<'a> {
         let archive = Archive::new(sink);
         Walk { root, view, archive, levels: Vec::new(), path: Vec::new(), links: HashMap::new(), warnings: 0 }
     }
@@ -109,7 +110,11 @@ impl<'a> Walk<'a> {
         if self.path.len() >= MAX_NAME {
             bail!("a path is longer than {MAX_NAME} bytes");
         }
-        if self.view == View::Upper && name.starts_with(WHITEOUT) {
+        if matches!(self.view, View::Upper(points) if points.contains(&self.path)) {
+            self.path.truncate(base);
+            return Ok(());
+        }
+        if matches!(self.view, View::Upper(_)) && name.starts_with(WHITEOUT) {
             self.warn("a layer cannot have a file whose name begins with .wh.");
             self.path.truncate(base);
             return Ok(());
@@ -207,7 +212,7 @@ impl<'a> Walk<'a> {
             other => other?,
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::CharacterDevice && stat.st_rdev == 0 && self.view == View::Upper {
+        if kind == FileType::CharacterDevice && stat.st_rdev == 0 && matches!(self.view, View::Upper(_)) {
             let hidden = [&self.path[..base], WHITEOUT, name].concat();
             return self.header(&Entry { name: &hidden, kind: b'0', mode: 0o600, ..entry(&stat) });
         }
@@ -305,7 +310,7 @@ impl<'a> Walk<'a> {
         let mut names: Vec<&[u8]> = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
         names.sort_unstable();
         for name in names {
-            if self.view == View::Upper && name.starts_with(b"trusted.overlay.") {
+            if matches!(self.view, View::Upper(_)) && name.starts_with(b"trusted.overlay.") {
                 match &name[b"trusted.overlay.".len()..] {
                     b"opaque" => attributes.opaque = value(file, name)?.is_some_and(|value| value == b"y"),
                     b"redirect" | b"metacopy" => {

@@ -27,7 +27,7 @@ pub struct Found {
     /// Its name, with the registry in front unless that is docker.io.
     pub name: String,
     /// One line; empty where the registry knows none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "perhaps")]
     pub description: String,
     /// How many like it.
     #[serde(default, rename = "star_count")]
@@ -38,6 +38,11 @@ pub struct Found {
     /// Built by docker.io itself, in former times.
     #[serde(default, rename = "is_automated")]
     pub automated: bool,
+}
+
+/// Text that may be `null`.
+fn perhaps<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Deserialize)]

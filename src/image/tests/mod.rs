@@ -1,11 +1,18 @@
 //! Tests of the image store, on archives that are made here, member by member.
 
+mod changes;
+mod formats;
 mod jail;
 mod layer;
+mod layer_random;
 mod load;
+mod pack;
+mod recipe;
 mod removal;
 mod save;
 mod store;
+mod tree;
+mod unpack;
 
 use std::collections::BTreeSet;
 use std::fs;
