@@ -14,6 +14,8 @@ mod exec;
 mod explain;
 mod files;
 mod forms;
+mod health;
+mod health_process;
 mod image;
 mod isolation;
 mod lifecycle;
