@@ -25,14 +25,17 @@ ROOT_TESTS := $(if $(SUDO),env $(RUNNER)='sudo -E')
 # machine that has the program from elsewhere is left alone. (Debian's own busybox is dynamic and
 # of no use in an image; busybox-static takes its place.)
 NEEDS := busybox:busybox-static iptables:iptables ip:iproute2 tar:tar cc:gcc ld:binutils
-NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux iperf3:iperf3
-NEEDS_TEST := strace:strace dig:dnsutils nsenter:util-linux
+NEEDS_BENCH := crun:crun python3:python3 unshare:util-linux iperf3:iperf3 docker-registry:docker-registry \
+    skopeo:skopeo umoci:umoci podman:podman dockerd:docker.io debootstrap:debootstrap igzip:isal curl:curl
+NEEDS_TEST := strace:strace dig:dnsutils nsenter:util-linux docker-registry:docker-registry skopeo:skopeo \
+    umoci:umoci podman:podman dockerd:docker.io htpasswd:apache2-utils openssl:openssl curl:curl python3:python3 \
+    zstd:zstd setfattr:attr setcap:libcap2-bin
 NEEDS_VM := qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs modprobe:kmod systemctl:systemd
 
-.PHONY: help demo test test-vm check build images deps install bench clean
+.PHONY: help demo test test-vm check build images deps install bench bench-images clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: build images ## build, then a shell in a busybox container (without a terminal: a transcript)
 	@if [ -t 0 ] && [ -t 1 ]; then \
@@ -72,6 +75,10 @@ check: deps ## formatting, lints, architecture
 bench: NEEDS += $(NEEDS_BENCH)
 bench: build images ## measure beside crun and the kernel (docker, podman where installed)
 	$(SUDO) python3 tests/bench/bench.py --binary $(BIN) $(BENCH_ARGS)
+
+bench-images: NEEDS += $(NEEDS_BENCH)
+bench-images: build images ## measure pull, save, load and commit beside docker, podman, skopeo with umoci, plain tools
+	$(SUDO) python3 tests/bench/images.py --binary $(BIN) $(BENCH_ARGS)
 
 install: ## binary to $(DESTDIR)$(PREFIX)/bin, images to $(DESTDIR)$(IMAGEDIR)
 	[ -x $(BIN) ] || $(MAKE) build

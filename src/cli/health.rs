@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::{Arg, ArgMatches};
 
-use super::spec::{self, invalid, switch, value};
 use super::instant;
+use super::spec::{self, invalid, switch, value};
 use crate::container::HealthCheck;
 use crate::error::Failure;
 

@@ -6,16 +6,18 @@ use serde::Serialize;
 
 use super::output::{self, Codes, Refusal};
 use super::spec::{self, Arity, Spec, invalid};
-use super::{Session, template};
+use super::{Session, image, template};
 use crate::engine::Engine;
+use crate::engine::images::ImageView;
 use crate::engine::network::NetworkView;
 use crate::engine::query::ContainerView;
 use crate::error::{Class, Failure};
+use crate::image::manifest::Platform;
 
 pub(super) static INSPECT: Spec = Spec {
     name: "inspect",
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
-    about: "Return low-level information on containers and networks",
+    about: "Return low-level information on containers, images and networks",
     arity: Arity::at_least(1),
     raw_operands: false,
     legacy_options: false,
@@ -25,7 +27,7 @@ pub(super) static INSPECT: Spec = Spec {
             "type",
             None,
             "string",
-            "Only inspect objects of the given type (container, network)",
+            "Only inspect objects of the given type (container, image, network)",
         ))
     },
     run: |session, matches| {
@@ -56,17 +58,19 @@ fn container_flags(command: clap::Command) -> clap::Command {
 
 /// What a name may stand for, in the order in which it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Container,
+    Image,
     Network,
 }
 
 fn kinds(word: &str) -> Result<&'static [Kind]> {
     match word {
-        "" => Ok(&[Kind::Container, Kind::Network]),
+        "" => Ok(&[Kind::Container, Kind::Image, Kind::Network]),
         "container" => Ok(&[Kind::Container]),
+        "image" => Ok(&[Kind::Image]),
         "network" => Ok(&[Kind::Network]),
-        other => Err(invalid("type", other, "only container and network are supported yet")),
+        other => Err(invalid("type", other, "only container, image and network are supported yet")),
     }
 }
 
@@ -75,39 +79,61 @@ fn kinds(word: &str) -> Result<&'static [Kind]> {
 #[serde(untagged)]
 enum Object {
     Container(Box<ContainerView>),
+    Image(Box<ImageView>),
     Network(Box<NetworkView>),
 }
 
-fn find(engine: &Engine, reference: &str, kinds: &[Kind], size: bool) -> Result<Object> {
+/// What is asked of each object.
+struct Wish {
+    size: bool,
+    platform: Option<Platform>,
+}
+
+fn find(engine: &Engine, reference: &str, kinds: &[Kind], wish: &Wish) -> Result<Object> {
     let mut result = Err(Refusal::plain("").into());
     for kind in kinds {
         result = match kind {
-            Kind::Container if size => {
+            Kind::Container if wish.size => {
                 engine.inspect_with_size(reference).map(|view| Object::Container(Box::new(view)))
             }
             Kind::Container => engine.inspect(reference).map(|view| Object::Container(Box::new(view))),
+            Kind::Image => {
+                engine.image_inspect(reference, wish.platform.as_ref()).map(|view| Object::Image(Box::new(view)))
+            }
             Kind::Network => engine.network_inspect(reference).map(|view| Object::Network(Box::new(view))),
         };
-        if result.as_ref().is_err_and(|error| Failure::from_error(error).class == Class::NotFound) {
+        // What cannot be an image's name may be a network's.
+        let is_other = |class| class == Class::NotFound || (kinds.len() > 1 && class == Class::Usage);
+        if result.as_ref().is_err_and(|error| is_other(Failure::from_error(error).class)) {
             continue;
         }
         return result;
     }
     result.map_err(|error| match kinds {
-        [Kind::Network] => error,
+        [Kind::Network | Kind::Image] => error,
         _ => Refusal::plain(format!("Error: No such object: {reference}")).into(),
     })
 }
 
-fn inspect(session: &Session, matches: &ArgMatches, kinds: &[Kind]) -> Result<i32> {
+/// Shows the objects that the operands name, of the first of these kinds that has one.
+pub(super) fn inspect(session: &Session, matches: &ArgMatches, kinds: &[Kind]) -> Result<i32> {
     let format = spec::text(matches, "format").filter(|format| !format.is_empty());
+    // Not all forms of `inspect` have all flags.
+    let has = |flag: &str| matches.try_contains_id(flag).is_ok();
+    let wish = Wish {
+        size: has("size") && spec::is_set(matches, "size"),
+        platform: if has("platform") { image::platform(matches)? } else { None },
+    };
     let engine = session.engine()?;
     let mut found = Vec::new();
     let mut failed = Vec::new();
     for reference in spec::operands(matches) {
-        match find(&engine, &reference, kinds, spec::is_set(matches, "size")) {
+        match find(&engine, &reference, kinds, &wish) {
             Ok(object) => {
-                let value = serde_json::to_value(&object).context("encode the object")?;
+                let mut value = serde_json::to_value(&object).context("encode the object")?;
+                if matches!(object, Object::Image(_)) {
+                    complete(&mut value);
+                }
                 found.push((object, value));
             }
             Err(error) => failed.push(error),
@@ -130,6 +156,19 @@ fn inspect(session: &Session, matches: &ArgMatches, kinds: &[Kind]) -> Result<i3
         output::fail(&error, "", Codes::Plain);
     }
     Ok(code)
+}
+
+/// Fields that an image's JSON leaves out when they are empty, and that Go's templates know all the same.
+fn complete(image: &mut serde_json::Value) {
+    if let Some(config) = image.get_mut("Config").and_then(serde_json::Value::as_object_mut) {
+        for name in ["ExposedPorts", "Healthcheck", "Shell"] {
+            config.entry(name).or_insert(serde_json::Value::Null);
+        }
+        config.entry("StopSignal").or_insert_with(|| "".into());
+    }
+    if let Some(fields) = image.as_object_mut() {
+        ["Created", "Variant"].iter().for_each(|name| _ = fields.entry(*name).or_insert_with(|| "".into()));
+    }
 }
 
 /// JSON indented by four blanks, fields in Docker's order.

@@ -6,22 +6,28 @@
 //! codes; it makes no system calls on containers and reads no state files.
 
 mod catalog;
+mod commit;
+mod confirm;
 mod container;
 mod create_flags;
 mod create_request;
+mod delivery;
 mod device;
 mod doctor;
 mod environment;
 mod events;
 mod exec;
 mod exit_words;
+mod export;
 mod health;
 mod help;
 mod image;
+mod import;
 mod inspect;
 mod instant;
 mod keys;
 mod legacy;
+mod load;
 mod logs;
 mod mount;
 mod natural;
@@ -30,11 +36,14 @@ mod networking;
 mod output;
 mod port;
 mod progress;
+mod prune;
 mod ps;
 mod publish;
 mod quantity;
+mod registry;
 mod resources;
 mod run;
+mod save;
 mod screen;
 mod security;
 mod spec;
@@ -45,6 +54,7 @@ mod template;
 mod timeline;
 mod top;
 mod transfer;
+mod usage;
 mod why;
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 mod create;
 mod list;
 
-use std::io::{self, BufRead};
-
 use anyhow::{Context, Result};
 use clap::ArgMatches;
 use jiff::Timestamp;
 
+use super::confirm::confirm;
 use super::output::{self, Codes, Refusal};
 use super::spec::{self, Arity, Spec};
 use super::{Session, inspect, instant, networking, template};
@@ -183,8 +182,7 @@ fn prune(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let filters = lower_prune(matches, Timestamp::now())?;
     if !spec::is_set(matches, "force") {
         let warning = "WARNING! This will remove all custom networks not used by at least one container.";
-        output::print(&format!("{warning}\nAre you sure you want to continue? [y/N] "))?;
-        if !is_yes(io::stdin().lock()) {
+        if !confirm(&format!("{warning}\nAre you sure you want to continue?"))? {
             return Ok(0);
         }
     }
@@ -193,15 +191,7 @@ fn prune(session: &Session, matches: &ArgMatches) -> Result<i32> {
     Ok(0)
 }
 
-/// Reads a line of an answer.
-fn is_yes(input: impl BufRead) -> bool {
-    let mut line = String::new();
-    // Nobody's yes is longer.
-    let _ = input.take(16).read_line(&mut line);
-    line.trim().eq_ignore_ascii_case("y")
-}
-
-fn pruned(names: &[String]) -> String {
+pub(super) fn pruned(names: &[String]) -> String {
     if names.is_empty() {
         return String::new();
     }
@@ -214,13 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pruning_asks_and_tells_as_docker_does() {
-        for (answer, yes) in
-            [("y\n", true), ("Y", true), (" y \n", true), ("", false), ("n\n", false), ("yes\n", false)]
-        {
-            assert_eq!(is_yes(answer.as_bytes()), yes, "{answer:?}");
-        }
-        assert!(!is_yes(&b"\xff\xffy\n"[..]));
+    fn pruning_tells_as_docker_does() {
         assert_eq!(pruned(&[]), "");
         assert_eq!(pruned(&["n1".into(), "n2".into()]), "Deleted Networks:\nn1\nn2\n\n");
     }

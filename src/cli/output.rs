@@ -91,10 +91,19 @@ pub(super) fn print(text: &str) -> Result<()> {
     print_raw(tamed.as_deref().unwrap_or(text))
 }
 
+/// Writes names that need not be text: as they are to a pipe, what is none spelled out on a terminal.
+pub(super) fn print_bytes(bytes: &[u8]) -> Result<()> {
+    if io::stdout().is_terminal() { print(&String::from_utf8_lossy(bytes)) } else { write_out(bytes) }
+}
+
 /// The same without a look at what is in it.
 pub(super) fn print_raw(text: &str) -> Result<()> {
+    write_out(text.as_bytes())
+}
+
+fn write_out(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         result => result.context("write standard output"),
     }

@@ -34,7 +34,7 @@ pub(super) static PS: Spec = Spec {
     run: ps,
 };
 
-const HEADERS: &[(&str, &str)] = &[
+pub(super) const HEADERS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -94,7 +94,8 @@ fn ps(session: &Session, matches: &ArgMatches) -> Result<i32> {
     Ok(0)
 }
 
-fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -> Row {
+/// A container's fields.
+pub(super) fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -> Row {
     let id = if shorten { container.id.short() } else { container.id.as_str() };
     // Docker's quoting: it shows where words end, and is not meant for a shell.
     let word = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
@@ -133,7 +134,7 @@ fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -> Row {
 }
 
 /// At most so many characters, the last of them an ellipsis when something is left out.
-fn cut(text: &str, limit: usize, shorten: bool) -> String {
+pub(super) fn cut(text: &str, limit: usize, shorten: bool) -> String {
     if !shorten || text.chars().count() <= limit {
         return text.to_owned();
     }

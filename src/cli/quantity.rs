@@ -38,6 +38,11 @@ pub(super) fn human_size(bytes: u64) -> String {
     scaled(bytes, 1000.0, 3, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
+/// A size for people, powers of 1000, four digits, as sums are shown: `12.35MB`.
+pub(super) fn human_sum(bytes: u64) -> String {
+    scaled(bytes, 1000.0, 4, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
 /// A size for people, powers of 1024, four digits: `7.753GiB`.
 pub(super) fn human_memory(bytes: u64) -> String {
     scaled(bytes, 1024.0, 4, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
@@ -96,6 +101,7 @@ mod tests {
         ] {
             assert_eq!(human_size(bytes), text);
         }
+        assert_eq!(human_sum(12_345_678), "12.35MB");
         assert_eq!(human_memory(8_324_415_488), "7.753GiB");
     }
 }

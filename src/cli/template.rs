@@ -170,18 +170,21 @@ impl Repeated {
 }
 
 /// Lists that Go prints as `[]` though their JSON is `null`.
-const LISTS: [&str; 11] = [
+const LISTS: [&str; 14] = [
     "Binds",
     "CapAdd",
     "CapDrop",
     "Cmd",
     "Dns",
     "Entrypoint",
+    "Env",
     "ExecIDs",
     "ExtraHosts",
     "GroupAdd",
-    "SecurityOpt",
     "Links",
+    "OnBuild",
+    "SecurityOpt",
+    "Shell",
 ];
 
 fn from_json(value: &serde_json::Value, key: &str) -> Value {

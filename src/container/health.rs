@@ -252,8 +252,7 @@ mod tests {
 
     #[test]
     fn the_user_overrides_single_fields_of_the_image() {
-        let image =
-            HealthCheck { test: words(&["CMD", "a"]), interval: SECOND, retries: 5, ..HealthCheck::default() };
+        let image = HealthCheck { test: words(&["CMD", "a"]), interval: SECOND, retries: 5, ..HealthCheck::default() };
         let user = HealthCheck { timeout: 2 * SECOND, retries: 1, ..HealthCheck::default() };
         let merged = user.over(image.clone());
         assert_eq!(merged, HealthCheck { timeout: 2 * SECOND, retries: 1, ..image.clone() });

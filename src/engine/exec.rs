@@ -49,7 +49,8 @@ impl Engine {
         drop(pipes.child);
         // Before the command can run: its first words and the user's first keys must meet raw mode.
         let foreground = if request.detach { None } else { Some(Foreground::new(request)?) };
-        let started = prepared.release(&entry.plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
+        let started =
+            prepared.release(&entry.plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
         self.note(&record.config, Action::ExecStart(exec));
         let Some(foreground) = foreground else {
             if let Some(console) = started.console {

@@ -19,14 +19,17 @@ mod lower_resources;
 pub mod network;
 mod pause;
 mod pipes;
+pub mod prune;
 pub mod query;
 mod recover;
+pub mod registry;
 pub mod request;
 mod resources;
 mod shim;
 mod streams;
 pub mod supervise;
 mod update;
+pub mod usage;
 mod wire;
 
 use std::fs::DirBuilder;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::container::{
-    Attachment, CgroupDriver, DeviceMapping, ExtraHost, HealthCheck, LogOptions, Mount, Networking, Resources, RestartPolicy,
-    Security, Streams, Tmpfs, Ulimit,
+    Attachment, CgroupDriver, DeviceMapping, ExtraHost, HealthCheck, LogOptions, Mount, Networking, Resources,
+    RestartPolicy, Security, Streams, Tmpfs, Ulimit,
 };
 
 /// Create a container.

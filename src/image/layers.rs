@@ -29,13 +29,13 @@ use super::digest::Digest;
 use super::layer::Limits;
 use super::lease::Lease;
 use super::manifest::{Descriptor, media};
-use super::unpack::{self, Compression, Keep, Unpacked};
+use super::unpack::{self, Compression, Keep, Retold, Unpacked};
 use crate::error::Failure;
 use crate::store::{self, Durability, Lock};
 use crate::sys::process::start_time;
 use crate::sys::tree;
 
-const TEMPORARY: &str = ".tmp-";
+pub(super) const TEMPORARY: &str = ".tmp-";
 
 /// `layer.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -140,7 +140,8 @@ impl Store {
         let mut record = Record { version: 1, size: unpacked.size, blobs: Vec::new() };
         lease.hold(self, &unpacked.diff_id)?;
         let blob = temporary.directory.join("blob");
-        if unpacked.compression != Compression::None || blob.exists() {
+        // A tar that cannot be told again is kept as it came, whatever was asked for.
+        if unpacked.compression != Compression::None || unpacked.retold == Retold::Not {
             let form = Descriptor::new(media_type(&unpacked, wanted), unpacked.digest.clone(), unpacked.length);
             if blob.exists() {
                 lease.hold(self, &form.digest)?;
@@ -336,18 +337,24 @@ pub(super) fn sweep_temporaries(layers: &Path) -> Result<()> {
         let entry = entry.with_context(|| format!("read {}", layers.display()))?;
         let name = entry.file_name();
         let Some(maker) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
-        let mut parts = maker.split('-').map(|part| part.parse::<u64>().ok());
-        let alive = match (parts.next().flatten(), parts.next().flatten()) {
-            (Some(pid), Some(start)) => i32::try_from(pid).ok().and_then(start_time) == Some(start),
-            _ => false,
-        };
         // Taken by renaming, so that two sweepers do not work in one tree; what one of them leaves when
         // it dies bears its name and is swept in turn.
-        if !alive && let Some(taken) = Temporary::take(layers, &entry.path())? {
+        if is_dead(maker)
+            && let Some(taken) = Temporary::take(layers, &entry.path())?
+        {
             taken.remove()?;
         }
     }
     Ok(())
+}
+
+/// Whether the maker that an [`own_name`] tells is no more.
+pub(super) fn is_dead(maker: &str) -> bool {
+    let mut parts = maker.split('-').map(|part| part.parse::<u64>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(pid), Some(start)) => i32::try_from(pid).ok().and_then(start_time) != Some(start),
+        _ => true,
+    }
 }
 
 fn remove(directory: &Path) -> Result<()> {

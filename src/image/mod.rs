@@ -11,16 +11,20 @@
 
 pub mod archive;
 mod bundled;
-mod changes;
+pub mod changes;
 mod config;
 mod contents;
+mod derive;
 pub mod digest;
+pub mod edit;
 mod header;
 mod index;
 mod layer;
 mod layers;
 mod lease;
+mod listing;
 pub mod manifest;
+mod mount_points;
 mod pack;
 mod pax;
 pub mod progress;
@@ -29,10 +33,12 @@ pub mod push;
 mod recipe;
 pub mod reference;
 pub mod registry;
+mod removal;
 mod settle;
 mod sparse;
 mod stages;
 mod stream;
+mod survey;
 mod sweep;
 mod tags;
 #[cfg(test)]
@@ -46,6 +52,11 @@ use serde::Deserialize;
 
 use crate::layout::Layout;
 use manifest::Platform;
+
+pub use listing::Summary;
+pub use removal::{Force, Freed, Removed, Tags, User};
+pub use survey::{Owner, Piece, Survey};
+pub use sweep::{Orphan, OrphanKind};
 
 /// An image in the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,49 +154,5 @@ impl Store {
     /// Directory of an unpacked layer's contents.
     pub fn layer(&self, diff_id: &str) -> std::path::PathBuf {
         self.layout.layers().join(diff_id.trim_start_matches("sha256:")).join("diff")
-    }
-}
-
-/// An image in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// `sha256:…`.
-    pub id: String,
-    /// References in their familiar form (`busybox:latest`), sorted; none for a dangling image.
-    pub references: Vec<String>,
-    /// When it was built, as its config says.
-    pub created: Option<jiff::Timestamp>,
-    /// Bytes of its unpacked layers.
-    pub size: u64,
-}
-
-impl Store {
-    /// All images, newest first. One whose config is damaged is listed by its id, without the rest.
-    pub fn list(&self) -> Result<Vec<Summary>> {
-        let mut references: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (reference, id) in self.repositories()?.references {
-            let familiar = reference.parse::<reference::Reference>().map_or(reference, |parsed| parsed.familiar());
-            references.entry(id).or_default().push(familiar);
-        }
-        let mut images = Vec::new();
-        for id in self.ids()? {
-            let config = match self.config(&id) {
-                Ok(Some(config)) => config,
-                // Removed since it was listed.
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!("{error:#}");
-                    config::ConfigFile::default()
-                }
-            };
-            let created = config.created.as_deref().and_then(|text| text.parse().ok());
-            let size = config.into_image(&id).layers.iter().map(|layer| self.layer_size(layer)).sum();
-            let id = id.to_string();
-            let mut references = references.remove(&id).unwrap_or_default();
-            references.sort();
-            images.push(Summary { id, references, created, size });
-        }
-        images.sort_by(|a, b| (b.created, &a.references, &a.id).cmp(&(a.created, &b.references, &b.id)));
-        Ok(images)
     }
 }

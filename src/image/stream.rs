@@ -58,9 +58,26 @@ pub(super) fn decoder<'a>(compression: Compression, input: impl BufRead + 'a) ->
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).context("read archive")?;
             decoder.window_log_max(MAX_WINDOW_LOG).context("read archive")?;
-            Box::new(decoder)
+            Box::new(Windowed(decoder))
         }
     })
+}
+
+/// A zstd stream that says clearly why it is refused.
+struct Windowed<R>(R);
+
+impl<R: Read> Read for Windowed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| {
+            // The library passes on what zstd_errors.h has for the code, in no other form.
+            if error.to_string().contains("too much memory") {
+                let limit = 1 << (MAX_WINDOW_LOG - 20);
+                io::Error::other(format!("it was compressed with a window of more than {limit} MiB (zstd --long)"))
+            } else {
+                error
+            }
+        })
+    }
 }
 
 /// Fills buffers completely where the stream has as much: a pipe may give its first byte alone.

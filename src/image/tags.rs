@@ -178,8 +178,14 @@ impl Store {
     }
 
     /// Lets `references` mean the image `id`, whatever they meant before.
-    pub(super) fn tag(&self, references: &[Reference], id: &Digest) -> Result<()> {
+    ///
+    /// # Errors
+    /// The image was removed meanwhile.
+    pub fn tag(&self, references: &[Reference], id: &Digest) -> Result<()> {
         let _lock = self.lock()?;
+        if !self.configs().contains(id) {
+            return Err(Failure::not_found(format!("No such image: {id}")).into());
+        }
         self.change(|repositories| {
             for reference in references {
                 repositories.references.insert(reference.canonical(), id.to_string());

@@ -25,7 +25,7 @@ mod device_nodes;
 pub mod diagnose;
 pub mod identity;
 pub mod init;
-mod overlay;
+pub mod overlay;
 pub mod plan;
 mod program;
 mod rooted;

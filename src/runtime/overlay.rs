@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
@@ -13,6 +13,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::Overlay;
 use super::rootfs::{Call, CallFailed};
+use crate::error::Failure;
 
 /// Linux 6.7 was the first with `lowerdir+`.
 const LAYERS_APART: (u32, u32) = (6, 7);
@@ -43,6 +44,59 @@ pub(super) fn by_parts(overlay: &Overlay) -> Result<OwnedFd, CallFailed> {
     }
     rustix::mount::fsconfig_create(&context).call("fsconfig")?;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).call("fsmount")
+}
+
+/// The directories `layers`, topmost first, as one tree that nobody can write to. It is mounted nowhere and goes
+/// with the descriptor.
+///
+/// # Errors
+/// No layer, a layer that is missing; before Linux 6.7 more layers than fit into a page of options.
+pub fn read_only(layers: &[PathBuf]) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &PathBuf| {
+        rustix::fs::open(path, flags, Mode::empty())
+            .call("open")
+            .with_context(|| format!("open layer {}", path.display()))
+    };
+    let held: Vec<OwnedFd> = layers.iter().map(open).collect::<Result<_>>()?;
+    // By number: options are short, and data roots can be long.
+    let paths: Vec<String> = held.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
+    match &held[..] {
+        [] => anyhow::bail!("there is no layer"),
+        // overlayfs wants two of them when there is nothing to write to; one alone is already what it shows.
+        [_] => crate::sys::mount::detached_read_only(CString::new(paths[0].clone())?.as_c_str())
+            .call("open_tree")
+            .context("open layer"),
+        _ if takes_layers_apart() => shown_by_parts(&paths).context("mount overlay"),
+        _ => shown_by_options(&paths.join(":")).context("mount overlay"),
+    }
+}
+
+fn shown_by_parts(layers: &[String]) -> Result<OwnedFd> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call("fsopen")?;
+    rustix::mount::fsconfig_set_string(&context, "source", "overlay").call("fsconfig")?;
+    for layer in layers {
+        rustix::mount::fsconfig_set_string(&context, "lowerdir+", layer.as_str()).call("fsconfig")?;
+    }
+    rustix::mount::fsconfig_create(&context).call("fsconfig")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).call("fsmount")?)
+}
+
+/// The old way: mounted over a directory that everybody has, in a namespace that ends with the call.
+fn shown_by_options(lower: &str) -> Result<OwnedFd> {
+    let options = CString::new(format!("lowerdir={lower}")).context("a layer path holds a zero byte")?;
+    if options.as_bytes().len() > OPTIONS_LIMIT {
+        return Err(Failure::engine("the container has more layers than this kernel can show at once")
+            .with_hint("Linux 6.7 can")
+            .into());
+    }
+    Ok(crate::sys::mount::in_private_namespace(|| {
+        let flags = rustix::mount::MountFlags::RDONLY;
+        rustix::mount::mount("overlay", "/proc", "overlay", flags, options.as_c_str())?;
+        Ok(rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    })
+    .call("mount")?)
 }
 
 /// Bytes of options that mount(2) takes; it cuts off what is longer.
@@ -83,6 +137,30 @@ pub(super) fn mount_by_options(overlay: &Overlay) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_are_shown_and_nothing_is_mounted() {
+        let directory = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
+        let layers: Vec<PathBuf> = ["upper", "lower"].map(|name| directory.path().join(name)).to_vec();
+        for layer in &layers {
+            std::fs::create_dir(layer).unwrap();
+            std::fs::write(layer.join("f"), layer.file_name().unwrap().as_encoded_bytes()).unwrap();
+            std::fs::write(layer.join(layer.file_name().unwrap()), "").unwrap();
+        }
+        let texts: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
+        for shown in [read_only(&layers).unwrap(), shown_by_options(&texts.join(":")).unwrap()] {
+            let file = rustix::fs::openat(&shown, "f", OFlags::RDONLY, Mode::empty()).unwrap();
+            assert_eq!(std::io::read_to_string(std::fs::File::from(file)).unwrap(), "upper");
+            rustix::fs::openat(&shown, "lower", OFlags::RDONLY, Mode::empty()).unwrap();
+            let error = rustix::fs::openat(&shown, "f", OFlags::WRONLY, Mode::empty()).unwrap_err();
+            assert_eq!(error, rustix::io::Errno::ROFS);
+        }
+        let one = read_only(&layers[1..]).unwrap();
+        rustix::fs::openat(&one, "lower", OFlags::RDONLY, Mode::empty()).unwrap();
+        assert!(read_only(&[]).is_err());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(directory.path().to_str().unwrap()), "{mounts}");
+    }
 
     #[test]
     fn releases_are_compared_as_numbers() {

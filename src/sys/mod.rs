@@ -8,6 +8,7 @@ pub mod channel;
 pub mod clock;
 pub mod conntrack;
 pub mod fd;
+pub mod identity;
 pub mod inet_diag;
 pub mod mount;
 mod netlink_request;

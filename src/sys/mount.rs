@@ -4,7 +4,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags};
+use rustix::thread::UnshareFlags;
 
 /// Attributes and propagation to be changed on a mount (mount_setattr(2)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,4 +61,37 @@ pub fn detached_read_only(path: &CStr) -> io::Result<OwnedFd> {
     )?;
     set_attributes(tree.as_fd(), Attributes { set: ATTR_RDONLY, ..Attributes::default() })?;
     Ok(tree)
+}
+
+/// A detached copy of the mount that is the root of the mount namespace of the process behind `pidfd`, without what
+/// is mounted below: the process's file system as it writes to it. It goes with the descriptor, and so does nothing
+/// that the process does keep it.
+pub fn root_of(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    in_own_thread(|| {
+        // A namespace is entered only by who shares root and working directory with nobody (setns(2)).
+        // SAFETY: takes from this thread nothing but what it shares; the thread ends with this function.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        super::process::enter_namespaces(pidfd, libc::CLONE_NEWNS)?;
+        Ok(rustix::mount::open_tree(
+            rustix::fs::CWD,
+            c"/",
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+        )?)
+    })
+}
+
+/// Runs `action` in a mount namespace of its own, from which nothing that it mounts is seen outside; a directory
+/// that it opens there keeps its mount for as long as it is open.
+pub fn in_private_namespace<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    in_own_thread(|| {
+        // SAFETY: as above.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        action()
+    })
+}
+
+/// Runs `action` in a thread that ends with it: what it does to its namespaces concerns nobody else.
+fn in_own_thread<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| scope.spawn(action).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -26,6 +26,41 @@ pub fn set_size(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
+/// What somebody typed unseen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// A line, without its end.
+    Line(Vec<u8>),
+    /// They gave up: `^C`, or `^D` on an empty line.
+    Interrupted,
+    /// It is no terminal.
+    NoTerminal,
+}
+
+/// Reads a line from a terminal without showing it. The terminal is in raw mode meanwhile, so that a `^C`
+/// is a character like others and no signal can leave it without echo. At most `limit` bytes.
+pub fn read_secret(terminal: BorrowedFd<'_>, limit: usize) -> io::Result<Secret> {
+    let Some(raw) = RawMode::enter(terminal)? else { return Ok(Secret::NoTerminal) };
+    let mut line: Vec<u8> = Vec::new();
+    let mut byte = [0];
+    loop {
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&raw, &mut byte))?;
+        match byte[0] {
+            _ if count == 0 => return Ok(Secret::Interrupted),
+            b'\r' | b'\n' => return Ok(Secret::Line(line)),
+            // ^C, and ^D as in a shell.
+            3 => return Ok(Secret::Interrupted),
+            4 if line.is_empty() => return Ok(Secret::Interrupted),
+            // Backspace takes a character, which may have several bytes (UTF-8).
+            8 | 127 => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+            // ^U takes the line.
+            21 => line.clear(),
+            other if line.len() < limit => line.push(other),
+            _ => {}
+        }
+    }
+}
+
 /// A terminal's mode, put back when dropped.
 #[derive(Debug)]
 pub struct RawMode {

@@ -15,6 +15,8 @@ fn alive(line: &str) -> Vec<i32> {
     found.map(|(pid, _)| pid).filter(|pid| processes::is_alive(*pid)).collect()
 }
 
+const NONE: [i32; 0] = [];
+
 /// A time to sleep that no other test has, so that its sleeper can be found.
 fn own_time(s: &Sandbox) -> (String, String) {
     let digits: String = s.name("").bytes().filter(u8::is_ascii_digit).map(char::from).collect();
@@ -29,16 +31,19 @@ fn a_check_that_takes_too_long_is_killed_with_its_children() {
     let (time, sleeper) = own_time(&s);
     let line = format!("echo waiting; sleep {time} & sleep {time}");
     checked(&s, &name, &line, &["--health-timeout", "400ms", "--health-retries", "2", "--health-interval", "10m"]);
-    assert_eq!(alive(&sleeper), [], "the first check has not begun");
+    assert_eq!(alive(&sleeper), NONE, "the first check has not begun");
     s.ok(["rm", "-f", &name]);
     checked(&s, &name, &line, &["--health-timeout", "400ms", "--health-retries", "2"]);
     let last = result(&s, &name);
-    assert_eq!((&last["ExitCode"], &last["Output"]), (&json!(-1), &json!("Health check exceeded timeout (400ms): waiting\n")));
+    assert_eq!(
+        (&last["ExitCode"], &last["Output"]),
+        (&json!(-1), &json!("Health check exceeded timeout (400ms): waiting\n"))
+    );
     changes(&s, &name).expect("health_status: unhealthy");
     // Each check has two of them; an earlier one's are gone when the next begins.
     assert!(alive(&sleeper).len() <= 2, "{:?}", alive(&sleeper));
     s.ok(["stop", "-t", "0", &name]);
-    assert_eq!(alive(&sleeper), []);
+    assert_eq!(alive(&sleeper), NONE);
 }
 
 #[test]
@@ -52,7 +57,7 @@ fn what_a_check_leaves_behind_holds_up_nobody() {
     assert_eq!(result(&s, &name)["Output"], "done\n");
     assert_eq!(alive(&sleeper).len(), 1, "it is the container's own affair");
     s.ok(["stop", "-t", "0", &name]);
-    assert_eq!(alive(&sleeper), []);
+    assert_eq!(alive(&sleeper), NONE);
 }
 
 #[test]
@@ -70,8 +75,8 @@ fn the_end_of_the_container_is_the_end_of_the_check_and_no_failure() {
         let began = std::time::Instant::now();
         s.ok(["stop", "-t", "0", &name]);
         assert!(began.elapsed().as_secs() < 10, "stopped after {:?}", began.elapsed());
-        assert_eq!(alive(&sleeper), [], "--pid {pid}");
-        assert_eq!(alive(&format!("mydocker: health {name}")), []);
+        assert_eq!(alive(&sleeper), NONE, "--pid {pid}");
+        assert_eq!(alive(&format!("mydocker: health {name}")), NONE);
         assert_eq!(health(&s, &name)["Log"], json!([]), "--pid {pid}");
         assert!(!s.ok(["events", "--since", "10m", "--until", "0s"]).contains("health_status"));
     }
@@ -222,7 +227,10 @@ fn a_check_whose_process_is_killed_or_stands_still_has_failed() {
     assert_eq!(probe.len(), 1);
     kill_process(rustix::process::Pid::from_raw(probe[0]).unwrap(), Signal::KILL).unwrap();
     let last = result(&s, &name);
-    assert_eq!((&last["ExitCode"], &last["Output"]), (&json!(-1), &json!("the process that ran the health check was killed")));
+    assert_eq!(
+        (&last["ExitCode"], &last["Output"]),
+        (&json!(-1), &json!("the process that ran the health check was killed"))
+    );
     // The shim serves everybody else while a check's process does nothing.
     eventually("the next check", || alive(&format!("mydocker: health {name}")).iter().any(|pid| *pid != probe[0]));
     let next = alive(&format!("mydocker: health {name}"));
@@ -239,7 +247,12 @@ fn a_damaged_report_is_written_anew() {
     let id = checked(&s, &name, "true", &["--health-interval", "300ms"]);
     changes(&s, &name).expect("health_status: healthy");
     let file = s.root().join("containers").join(&id).join("health.json");
-    for damage in ["", "{\"run\":", "[]", "{\"run\":{\"pid\":1,\"start_time\":1},\"status\":\"healthy\",\"failing_streak\":0,\"log\":[]}"] {
+    for damage in [
+        "",
+        "{\"run\":",
+        "[]",
+        "{\"run\":{\"pid\":1,\"start_time\":1},\"status\":\"healthy\",\"failing_streak\":0,\"log\":[]}",
+    ] {
         fs::write(&file, damage).unwrap();
         let view = status(&s, &name);
         assert!(["starting", "healthy"].contains(&view.as_str()), "{view}");

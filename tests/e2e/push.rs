@@ -54,13 +54,13 @@ fn a_committed_image_travels() {
     let registry = Registry::start(&s, Options::default());
     registry.fill_busybox("base");
     let (base, made) = (registry.image("base"), registry.image("team/made:1"));
-    s.ok(["run", "--name", "c", "-q", &base, "sh", "-c", "echo mine > /etc/mine; rm /bin/vi"]);
-    s.ok(["commit", "-m", "mine", "c", &made]);
+    s.ok(["run", "--name", "source", "-q", &base, "sh", "-c", "echo mine > /etc/mine; rm /bin/vi"]);
+    s.ok(["commit", "-m", "mine", "source", &made]);
     let out = s.ok(["push", &made]);
     assert!(out.contains(": Mounted from base"), "the layer below is taken over within the registry: {out}");
     assert_eq!(layers(&made)[0], layers(&base)[0]);
     let id = s.ok(["image", "inspect", "-f", "{{.Id}}", &made]);
-    s.ok(["rm", "c"]);
+    s.ok(["rm", "source"]);
     s.ok(["rmi", &made]);
     // Somebody else gets the same image.
     let other = Sandbox::new();
@@ -76,11 +76,11 @@ fn a_committed_image_travels() {
 fn made_once_a_layer_is_the_same_everywhere() {
     let s = Sandbox::new();
     let (one, two) = (Registry::start(&s, Options::default()), Registry::start(&s, Options::default()));
-    s.ok(["run", "--name", "c", "busybox", "sh", "-c", "seq 10000 > /numbers"]);
+    s.ok(["run", "--name", "source", "busybox", "sh", "-c", "seq 10000 > /numbers"]);
     for registry in [&one, &two] {
-        s.ok(["commit", "c", &registry.image("numbers")]);
+        s.ok(["commit", "source", &registry.image("numbers")]);
     }
-    s.ok(["rm", "c"]);
+    s.ok(["rm", "source"]);
     s.ok(["tag", &one.image("numbers"), &two.image("again")]);
     for image in [one.image("numbers"), two.image("again")] {
         s.ok(["push", &image]);
@@ -92,6 +92,7 @@ fn made_once_a_layer_is_the_same_everywhere() {
 fn all_tags_at_once() {
     let s = Sandbox::new();
     let registry = Registry::start(&s, Options::default());
+    s.ok(["run", "--rm", "busybox", "true"]);
     for tag in ["1", "2", "latest"] {
         s.ok(["tag", "busybox", &registry.image(&format!("box:{tag}"))]);
     }

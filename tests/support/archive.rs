@@ -1,5 +1,6 @@
 //! Image archives in the form of `docker save`, made by hand.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
@@ -75,34 +76,68 @@ impl Layer {
     }
 }
 
+/// An image in the making.
+pub struct Image<'a> {
+    /// Its tags; none for a dangling one.
+    pub references: &'a [&'a str],
+    /// RFC 3339.
+    pub created: &'a str,
+    /// The image's `config` object (`Env`, `Cmd`, `User`, …).
+    pub config: Value,
+    /// The config's `history`; an entry for each layer when it is null.
+    pub history: Value,
+    /// Lowest first.
+    pub layers: &'a [Layer],
+}
+
+impl Default for Image<'_> {
+    fn default() -> Self {
+        Image { references: &[], created: "2024-01-01T00:00:00Z", config: json!({}), history: Value::Null, layers: &[] }
+    }
+}
+
 /// Writes an image of `layers` as `reference`; `config` is the image's `config` object
 /// (`Env`, `Cmd`, `User`, …).
 pub fn save(path: &Path, reference: &str, config: &Value, layers: &[Layer]) {
-    let layers: Vec<Vec<u8>> = layers.iter().map(Layer::bytes).collect();
-    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
-    let document = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        "created": "2024-01-01T00:00:00Z",
-        "config": config,
-        "rootfs": { "type": "layers", "diff_ids": diff_ids },
-        "history": layers.iter().map(|_| json!({ "created": "2024-01-01T00:00:00Z" })).collect::<Vec<_>>(),
-    });
-    let document = serde_json::to_vec(&document).unwrap();
-    let config_name = format!("{}.json", hex(&document));
-    let names: Vec<String> = layers.iter().map(|layer| format!("{}/layer.tar", hex(layer))).collect();
-    let manifest = json!([{ "Config": config_name, "RepoTags": [reference], "Layers": names }]);
+    save_all(path, &[Image { references: &[reference], config: config.clone(), layers, ..Image::default() }]);
+}
 
+/// Writes several images into one archive; layers that they share once.
+pub fn save_all(path: &Path, images: &[Image<'_>]) {
     let mut builder = Builder::new(File::create(path).unwrap());
+    let mut written = BTreeSet::new();
     let mut add = |name: &str, data: &[u8]| {
-        let mut header = Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_size(data.len() as u64);
-        builder.append_data(&mut header, name, data).unwrap();
+        if written.insert(name.to_owned()) {
+            let mut header = Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(data.len() as u64);
+            builder.append_data(&mut header, name, data).unwrap();
+        }
     };
-    add(&config_name, &document);
-    for (name, layer) in names.iter().zip(&layers) {
-        add(name, layer);
+    let mut manifest = Vec::new();
+    for image in images {
+        let layers: Vec<Vec<u8>> = image.layers.iter().map(Layer::bytes).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", hex(layer))).collect();
+        let history = match &image.history {
+            Value::Null => layers.iter().map(|_| json!({ "created": image.created })).collect(),
+            given => given.clone(),
+        };
+        let document = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "created": image.created,
+            "config": image.config,
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+            "history": history,
+        });
+        let document = serde_json::to_vec(&document).unwrap();
+        let config_name = format!("{}.json", hex(&document));
+        let names: Vec<String> = layers.iter().map(|layer| format!("{}/layer.tar", hex(layer))).collect();
+        add(&config_name, &document);
+        for (name, layer) in names.iter().zip(&layers) {
+            add(name, layer);
+        }
+        manifest.push(json!({ "Config": config_name, "RepoTags": image.references, "Layers": names }));
     }
     add("manifest.json", &serde_json::to_vec(&manifest).unwrap());
     builder.finish().unwrap();

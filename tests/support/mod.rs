@@ -12,9 +12,11 @@ pub mod invocation;
 pub mod leftovers;
 pub mod nameserver;
 pub mod networks;
+pub mod peers;
 pub mod processes;
 pub mod registry;
 pub mod sandbox;
+pub mod scripted;
 pub mod terminal;
 pub mod traffic;
 

@@ -64,7 +64,7 @@ impl Registry {
             directory.display()
         );
         if options.tls {
-            make_certificates(&directory, options.address);
+            authority_and_certificate(&directory, options.address);
             let _ =
                 writeln!(config, "  tls: {{certificate: {0}/server.crt, key: {0}/server.key}}", directory.display());
         }
@@ -196,7 +196,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// An authority (`ca.crt`), and a certificate for `address` signed by it (`server.crt`, `server.key`).
-fn make_certificates(directory: &Path, address: &str) {
+pub fn authority_and_certificate(directory: &Path, address: &str) {
     let run = |args: &[&str]| {
         let output = Command::new("openssl").args(args).current_dir(directory).output().expect("run openssl");
         assert!(output.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&output.stderr));

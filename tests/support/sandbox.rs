@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::host::Namespace;
 use super::invocation::Invocation;
-use super::{Output, Terminal, against_docker, comes_true, host, leftovers, patience};
+use super::{Output, Terminal, against_docker, archive, comes_true, host, leftovers, patience};
 
 static SANDBOXES: AtomicU32 = AtomicU32::new(0);
 
@@ -149,6 +149,28 @@ impl Sandbox {
         args.extend(flags);
         args.extend(["busybox", "sleep", "1000"]);
         self.ok(args)
+    }
+
+    /// Loads images that are made for it.
+    #[track_caller]
+    pub fn load_images(&self, images: &[archive::Image<'_>]) {
+        let file = self.host("images.tar");
+        archive::save_all(Path::new(&file), images);
+        self.ok(["load", "-q", "-i", &file]);
+        fs::remove_file(file).unwrap();
+        // Marks of layers that are not flushed yet go by themselves some time later. Now, so that nobody's sums
+        // change in the middle.
+        for mark in fs::read_dir(self.root().join("image/unsettled")).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(mark.path());
+        }
+    }
+
+    /// Bytes that something below the data root occupies, as du(1) counts; empty for all of it.
+    #[track_caller]
+    pub fn du(&self, below: &str) -> u64 {
+        let output = Command::new("du").args(["-s", "-B1"]).arg(self.root().join(below)).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().split('\t').next().unwrap().parse().unwrap()
     }
 
     /// The network namespace of a running container.

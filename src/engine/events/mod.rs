@@ -85,6 +85,15 @@ pub struct Event {
 pub enum Action<'a> {
     /// A client was joined to its streams.
     Attach,
+    /// An image was made of it.
+    Commit {
+        /// What was said to it.
+        comment: &'a str,
+        /// The image's id.
+        image: &'a str,
+        /// The image's name; empty for none.
+        reference: &'a str,
+    },
     /// It was made.
     Create,
     /// It was removed.
@@ -112,6 +121,8 @@ pub enum Action<'a> {
         /// Its code, 128+n by signal.
         exit_code: i32,
     },
+    /// Its file system was written out.
+    Export,
     /// Its health is another than before.
     Health(HealthStatus),
     /// A signal is about to be sent to its first process.
@@ -163,6 +174,7 @@ impl<'a> Action<'a> {
     fn name(self) -> String {
         let word = match self {
             Action::Attach => "attach",
+            Action::Commit { .. } => "commit",
             Action::Create => "create",
             Action::Destroy => "destroy",
             Action::Detach => "detach",
@@ -170,6 +182,7 @@ impl<'a> Action<'a> {
             Action::ExecCreate(exec) => return format!("exec_create: {}", exec.line()),
             Action::ExecStart(exec) => return format!("exec_start: {}", exec.line()),
             Action::ExecDie { .. } => "exec_die",
+            Action::Export => "export",
             Action::Health(status) => return format!("health_status: {}", status.as_str()),
             Action::Kill { .. } => "kill",
             Action::Oom => "oom",
@@ -195,6 +208,9 @@ impl<'a> Action<'a> {
             Action::ExecCreate(exec) | Action::ExecStart(exec) => vec![("execID", exec.id.to_owned())],
             Action::ExecDie { exec, exit_code } => {
                 vec![("execID", exec.id.to_owned()), ("exitCode", exit_code.to_string())]
+            }
+            Action::Commit { comment, image, reference } => {
+                vec![("comment", comment.to_owned()), ("imageID", image.to_owned()), ("imageRef", reference.to_owned())]
             }
             Action::Kill { signal } => vec![("signal", signal.to_string())],
             Action::Rename { old } => vec![("oldName", format!("/{old}"))],

@@ -1,30 +1,124 @@
 //! Images that come out of archives and go into them.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use jiff::Timestamp;
 
+use super::commit::{checked, name};
+use crate::container::handle;
 use crate::engine::Engine;
 use crate::engine::events::Kind;
 use crate::image::Store;
-use crate::image::archive::Choice;
+use crate::image::archive::{Choice, Loaded};
+pub use crate::image::archive::{Form, SaveRequest};
+use crate::image::edit::{Document, Step};
+use crate::image::manifest::Platform;
+use crate::image::reference::Reference;
+
+/// Where an archive comes from.
+pub enum Source<'a> {
+    /// A file, which is read in place where that is possible.
+    File(File),
+    /// A stream.
+    Stream(&'a mut (dyn Read + Send)),
+}
+
+/// Makes an image of a file system's tar.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportRequest {
+    /// Where it comes from, for the comment of who gives none.
+    pub source: String,
+    /// What the image is called; `None` for nothing.
+    pub reference: Option<String>,
+    /// A comment for its history; empty for the usual one.
+    pub message: String,
+    /// Instructions of a Dockerfile.
+    pub changes: Vec<String>,
+    /// `--platform`; this machine's when there is none.
+    pub platform: Option<String>,
+}
 
 impl Engine {
-    /// Loads the images in an archive (`docker save`, OCI layout). Gives one line for each reference, or
-    /// for the id of an image that has none, in Docker's wording.
+    /// Loads the images in an archive (`docker save`, OCI layout), those for `platform` where one is given. Gives one
+    /// line for each reference, or for the id of an image that has none, in Docker's wording.
     ///
     /// # Errors
-    /// See [`Store::load`].
-    pub fn load(&self, input: &mut dyn Read) -> Result<Vec<String>> {
+    /// See [`Store::load`]. What came before the error is swept away again.
+    pub fn load(&self, source: Source<'_>, platform: Option<&str>) -> Result<Vec<String>> {
+        let choice = match platform {
+            None => Choice::Usual,
+            Some(platform) => Choice::For(platform.parse()?),
+        };
+        let store = Store::open(&self.layout);
+        let loaded = match source {
+            Source::File(file) => store.load_file(file, &choice),
+            Source::Stream(stream) => store.load(stream, &choice),
+        };
         let mut lines = Vec::new();
-        for image in Store::open(&self.layout).load(input, &Choice::Usual)? {
+        for image in loaded.inspect_err(|_| self.sweep_images())? {
             self.note_loaded(&image.id, &image.references);
-            if image.references.is_empty() {
-                lines.push(format!("Loaded image ID: {}", image.id));
-            }
-            lines.extend(image.references.iter().map(|reference| format!("Loaded image: {reference}")));
+            lines.extend(told(&image));
         }
+        self.settle_later();
         Ok(lines)
+    }
+
+    /// Writes an archive of images to `out`.
+    ///
+    /// # Errors
+    /// See [`Store::save`].
+    pub fn save(&self, request: &SaveRequest, out: &mut dyn Write) -> Result<()> {
+        for image in Store::open(&self.layout).save(request, out)? {
+            let name = image.references.first().unwrap_or(&image.id).clone();
+            self.note_object(Kind::Image, &image.id, "save", &[("name", name)]);
+        }
+        Ok(())
+    }
+
+    /// Makes an image of one layer from the tar of a file system. Gives its id.
+    ///
+    /// # Errors
+    /// A malformed reference, change or platform, before anything is read; a tar that is truncated or malformed.
+    pub fn import(&self, request: &ImportRequest, input: &mut (dyn Read + Send)) -> Result<String> {
+        let reference = request.reference.as_deref().map(name).transpose()?;
+        let changes = checked(&request.changes)?;
+        let platform = request.platform.as_deref().map(str::parse).transpose()?.unwrap_or_else(Platform::host);
+        let mut document = Document::empty(&platform);
+        document.apply(&changes)?;
+        let store = Store::open(&self.layout);
+        let layer = store.take_tar(input).context("import").inspect_err(|_| self.sweep_images())?;
+        let comment = match request.message.as_str() {
+            "" => format!("Imported from {}", request.source),
+            message => message.to_owned(),
+        };
+        let step =
+            Step { created: Timestamp::now(), created_by: String::new(), author: String::new(), comment, layer: None };
+        let id = store.derive(document, &layer, step, reference.as_ref())?;
+        drop(layer);
+        if let Some(reference) = &reference {
+            self.note_tagged(&id, reference);
+        }
+        self.note_object(Kind::Image, &id, "import", &[("name", id.clone())]);
+        self.settle_later();
+        Ok(id)
+    }
+
+    /// Frees what nothing uses: layers of an image that did not become one. That it fails changes nothing for
+    /// whoever is told of the failure before it.
+    pub(in crate::engine) fn sweep_images(&self) {
+        let used = &mut || {
+            let mut layers = std::collections::BTreeSet::new();
+            for id in handle::ids(self.layout())? {
+                // A record that cannot be read may name any layer: then nothing is swept.
+                layers.extend(handle::load(self.layout(), &id)?.config.image.layers);
+            }
+            Ok(layers)
+        };
+        if let Err(error) = Store::open(&self.layout).sweep(used) {
+            tracing::debug!("sweep images: {error:#}");
+        }
     }
 
     /// Tells that an image came into the store and what it is called there, with Docker's attributes:
@@ -42,4 +136,22 @@ impl Engine {
             self.note_object(Kind::Image, id, "tag", &attributes);
         }
     }
+
+    /// Tells that an image has a name.
+    pub(super) fn note_tagged(&self, id: &str, reference: &Reference) {
+        self.note_object(Kind::Image, id, "tag", &[("name", reference.familiar())]);
+    }
+}
+
+/// Docker's words.
+fn told(image: &Loaded) -> Vec<String> {
+    let displaced = image.displaced.iter().map(|(name, old)| {
+        format!("The image {name} already exists, renaming the old one with ID {old} to empty string")
+    });
+    let mut lines: Vec<String> = displaced.collect();
+    if image.references.is_empty() {
+        lines.push(format!("Loaded image ID: {}", image.id));
+    }
+    lines.extend(image.references.iter().map(|reference| format!("Loaded image: {reference}")));
+    lines
 }

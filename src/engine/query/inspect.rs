@@ -10,7 +10,9 @@ use super::{exit_code, health, networking};
 use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::{Config, DeviceMapping, DeviceRate, HealthResult, LogOptions, Mount, MountSource, NamespaceMode, Security};
+use crate::container::{
+    Config, DeviceMapping, DeviceRate, HealthResult, LogOptions, Mount, MountSource, NamespaceMode, Security,
+};
 use crate::engine::{Engine, lower, network};
 use crate::image::Store;
 use crate::layout::Layout;

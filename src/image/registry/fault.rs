@@ -15,6 +15,10 @@ use crate::error::{Class, Failure};
 const MAX_COMPLAINT: u64 = 64 * 1024;
 /// What is shown of one text of a server's, in characters.
 const MAX_TEXT: usize = 512;
+/// How the standard library's error begins when a name was not found.
+const LOOKUP: &str = "failed to lookup address information";
+const LOOKUP_HINT: &str =
+    "check the registry's name and this machine's DNS (/etc/resolv.conf), or set a proxy (HTTPS_PROXY)";
 /// A longer pause than this that a server asks for is not waited out.
 pub(super) const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -104,9 +108,15 @@ pub(super) fn of_wire(origin: &Origin, known: Known, error: anyhow::Error) -> Tr
     };
     let absent = if known == Known::Reached { Again::Perhaps } else { Again::Never };
     let (what, hint, again) = match &error {
-        ureq::Error::HostNotFound => (
-            format!("lookup {}: no such host", origin.host),
-            "check the registry's name and this machine's DNS (/etc/resolv.conf), or set a proxy (HTTPS_PROXY)".into(),
+        ureq::Error::HostNotFound => (format!("lookup {}: no such host", origin.host), LOOKUP_HINT.into(), absent),
+        // The standard library gives getaddrinfo(3)'s failures no kind of their own.
+        ureq::Error::Io(error) if error.to_string().starts_with(LOOKUP) => (
+            format!(
+                "lookup {}: no such host ({})",
+                origin.host,
+                error.to_string()[LOOKUP.len()..].trim_start_matches(": ")
+            ),
+            LOOKUP_HINT.into(),
             absent,
         ),
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => (
@@ -135,6 +145,7 @@ pub(super) fn of_wire(origin: &Origin, known: Known, error: anyhow::Error) -> Tr
     let failure = if hint.is_empty() { failure } else { failure.with_hint(hint) };
     let met = match error {
         ureq::Error::HostNotFound | ureq::Error::ConnectProxyFailed(_) => Met::Nobody,
+        ureq::Error::Io(error) if error.to_string().starts_with(LOOKUP) => Met::Nobody,
         _ => Met::PerhapsPlain,
     };
     Trouble { error: failure.into(), again, met, status: None, codes: Vec::new() }

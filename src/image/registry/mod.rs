@@ -1,7 +1,8 @@
 //! Registries: the client of the OCI distribution specification and of Docker's token specification.
 //!
 //! ```text
-//! mod (pull.rs, push.rs)  what can be asked of a repository
+//! mod  pull  push         what can be asked of a repository
+//! login  search           what can be asked of a registry
 //! blob  upload            contents on their way, resumed and verified
 //! endpoint                mirrors and the registry itself, with or without TLS
 //! exchange                one request: authorisation, redirects, trying again
@@ -21,9 +22,11 @@ mod endpoint;
 mod exchange;
 mod fault;
 mod guard;
+mod login;
 mod proxy;
 mod pull;
 mod push;
+mod search;
 mod transport;
 mod trust;
 mod upload;
@@ -43,8 +46,10 @@ use super::reference::Reference;
 use crate::error::Failure;
 use crate::settings::Settings;
 
-pub use self::accounts::{Accounts, Credential};
+pub use self::accounts::{Accounts, Credential, Kept};
+pub use self::login::{log_in, server_of};
 pub use self::pull::failure_of;
+pub use self::search::{Found, search};
 
 /// Which actions a token is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -120,7 +120,8 @@ impl Url {
         if text.len() > MAX_URL {
             return Err(Failure::engine(format!("a URL has more than {MAX_URL} bytes")).into());
         }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // A backslash is a slash to some readers and none to others.
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'"' | b'<' | b'>')) {
             return Err(invalid("it has characters that a URL cannot have"));
         }
         let (scheme, rest) = text.split_once("://").ok_or_else(|| invalid("it is not absolute"))?;
@@ -130,7 +131,7 @@ impl Url {
             _ => return Err(invalid("only http and https are")),
         };
         let rest = rest.split('#').next().unwrap_or_default();
-        let (authority, target) = rest.split_at(rest.find(['/', '?', '\\']).unwrap_or(rest.len()));
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if authority.contains('@') {
             // Without the text: what stands before the @ may be a secret.
             return Err(Failure::engine("a URL holds a user name, which is not accepted").into());

@@ -10,26 +10,26 @@ use super::{Member, Root, Tar, config, gzip, names};
 use crate::error::Failure;
 use crate::image::digest::Digest;
 
-fn two_layers() -> (Vec<u8>, Vec<u8>) {
+pub(super) fn two_layers() -> (Vec<u8>, Vec<u8>) {
     let lower = Tar::new().directory("bin", 0o755).file("bin/sh", b"shell").file("etc/old", b"1").bytes();
     let upper = Tar::new().file("etc/.wh.old", b"").file("etc/new", b"22").bytes();
     (lower, upper)
 }
 
-fn json(value: &Value) -> Vec<u8> {
+pub(super) fn json(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).unwrap()
 }
 
-fn add_blob(tar: Tar, bytes: &[u8]) -> Tar {
+pub(super) fn add_blob(tar: Tar, bytes: &[u8]) -> Tar {
     tar.file(&format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes)
 }
 
-fn descriptor(bytes: &[u8]) -> Value {
+pub(super) fn descriptor(bytes: &[u8]) -> Value {
     json!({"mediaType": "x", "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
 }
 
 /// As Docker before version 25 saves, members in an unusual order.
-fn saved(config: &[u8], layers: &[&[u8]], tags: &Value) -> Vec<u8> {
+pub(super) fn saved(config: &[u8], layers: &[&[u8]], tags: &Value) -> Vec<u8> {
     let mut tar = Tar::new();
     let mut members = Vec::new();
     for (i, layer) in layers.iter().enumerate() {
@@ -43,20 +43,20 @@ fn saved(config: &[u8], layers: &[&[u8]], tags: &Value) -> Vec<u8> {
 }
 
 fn refused(root: &Root, archive: &[u8], reason: &str) {
-    let error = root.store.load(&mut &archive[..]).expect_err(reason);
+    let error = root.load(&archive).expect_err(reason);
     let text = format!("{error:#}");
     assert!(text.contains(reason), "{text}");
     root.assert_empty();
 }
 
 #[test]
-fn two_layers_and_two_tags() {
+pub(super) fn two_layers_and_two_tags() {
     let root = Root::new();
     let (lower, upper) = two_layers();
     let config = config(&[&lower, &upper]);
     // A compressed layer in a compressed archive.
     let archive = gzip(&saved(&config, &[&lower, &gzip(&upper)], &json!(["busybox:latest", "quay.io/a/b:1"])));
-    let loaded = root.store.load(&mut &archive[..]).unwrap();
+    let loaded = root.load(&archive).unwrap();
     assert_eq!(loaded.len(), 1);
     assert_eq!(loaded[0].references, ["busybox:latest", "quay.io/a/b:1"]);
     assert_eq!(loaded[0].id, Digest::of(&config).to_string());
@@ -72,10 +72,10 @@ fn two_layers_and_two_tags() {
     assert_eq!(list[0].references, ["busybox:latest", "quay.io/a/b:1"]);
 
     // The same again changes nothing; a new image with the tag takes it over and shares the layer.
-    assert_eq!(root.store.load(&mut &archive[..]).unwrap(), loaded);
+    assert_eq!(root.load(&archive).unwrap(), loaded);
     let inode = fs::metadata(root.store.layer(&image.layers[0])).unwrap().ino();
     let other = super::config(&[&lower]);
-    root.store.load(&mut &saved(&other, &[&lower], &json!(["busybox:latest"]))[..]).unwrap();
+    root.load(&saved(&other, &[&lower], &json!(["busybox:latest"]))).unwrap();
     assert_eq!(root.store.get("busybox").unwrap().unwrap().id, Digest::of(&other).to_string());
     assert_eq!(fs::metadata(root.store.layer(&image.layers[0])).unwrap().ino(), inode);
     assert_eq!(root.layers().len(), 2);
@@ -96,7 +96,7 @@ fn several_images_and_no_tag() {
     for bytes in [&one, &two, &lower, &upper] {
         tar = add_blob(tar, bytes);
     }
-    let loaded = root.store.load(&mut &tar.bytes()[..]).unwrap();
+    let loaded = root.load(&tar.bytes()).unwrap();
     assert_eq!(loaded[0].references, ["one:1"]);
     assert_eq!(loaded[1].references, [""; 0]);
     assert_eq!(root.store.get(&loaded[1].id).unwrap().unwrap().layers.len(), 2);
@@ -121,7 +121,7 @@ fn an_oci_layout() {
     for bytes in [&config, &lower, &compressed, &manifest, &nested] {
         tar = add_blob(tar, bytes);
     }
-    let loaded = root.store.load(&mut &tar.bytes()[..]).unwrap();
+    let loaded = root.load(&tar.bytes()).unwrap();
     assert_eq!(loaded[0].references, ["a/b:2"]);
     assert_eq!(root.store.get("a/b:2").unwrap().unwrap().id, Digest::of(&config).to_string());
 }
@@ -133,7 +133,7 @@ fn malformed_oci_layouts() {
         let tar = Tar::new().file("oci-layout", b"{}").file("index.json", &json(index));
         blobs.iter().fold(tar, |tar, blob| add_blob(tar, blob)).bytes()
     };
-    refused(&root, &layout(&json!({}), &[]), "not an image index");
+    refused(&root, &layout(&json!({}), &[]), "neither an image manifest nor");
     refused(&root, &layout(&json!({"manifests": []}), &[]), "names no image");
     let path = json!({"digest": "sha256:../../../etc/passwd", "size": 1});
     refused(&root, &layout(&json!({"manifests": [path]}), &[]), "invalid digest");
@@ -177,7 +177,7 @@ fn bad_archives_leave_nothing() {
     refused(&root, &saved(&good, &[&lower, &upper], &json!(["Bad:1"])), "must be lowercase");
     let whole = saved(&good, &[&lower, &upper], &tags);
     for cut in (1..whole.len() - 1024).step_by(1500) {
-        assert!(root.store.load(&mut &whole[..cut]).is_err(), "cut at {cut}");
+        assert!(root.load(&whole[..cut]).is_err(), "cut at {cut}");
         root.assert_empty();
     }
     let manifest = |value: &Value| Tar::new().file("manifest.json", &json(value)).bytes();
@@ -200,7 +200,7 @@ fn bad_archives_leave_nothing() {
 #[test]
 fn a_plain_root_file_system_is_not_loaded_but_hinted() {
     let root = Root::new();
-    let error = root.store.load(&mut &two_layers().0[..]).unwrap_err();
+    let error = root.load(&two_layers().0).unwrap_err();
     let failure = Failure::from_error(&error);
     assert!(failure.hint.unwrap().contains("docker save"));
     root.assert_empty();

@@ -1,9 +1,17 @@
 //! Tests of the image store, on archives that are made here, member by member.
 
+mod changes;
+mod formats;
 mod jail;
 mod layer;
+mod layer_random;
 mod load;
+mod pack;
+mod recipe;
+mod save;
 mod store;
+mod tree;
+mod unpack;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +23,7 @@ use flate2::write::GzEncoder;
 use tar::{EntryType, Header};
 
 use super::Store;
+use super::archive::{Choice, Loaded};
 use super::digest::Digest;
 use super::layers::{Obtained, Wanted};
 use super::tags::Arrival;
@@ -130,6 +139,11 @@ impl Root {
         let lease = self.store.lease().unwrap();
         let wanted = Wanted { diff_id: expected, blob: None, keep: Keep::Blob };
         self.store.obtain(&lease, wanted, || Ok(Box::new(tar)), || {})
+    }
+
+    /// Loads an archive as it comes through a pipe.
+    fn load(&self, archive: &[u8]) -> anyhow::Result<Vec<Loaded>> {
+        self.store.load(&mut &*archive, &Choice::Usual)
     }
 
     /// After a sweep nothing is left: no layer, no blob, no config, no reference, no lease, no temporary.

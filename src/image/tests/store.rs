@@ -149,7 +149,7 @@ fn a_sweep_spares_what_images_containers_and_leases_have() {
     lease.hold(&root.store, &leased).unwrap();
     let mut used = || Ok(BTreeSet::from([contained.to_string()]));
     let found = root.store.orphans(&mut used).unwrap();
-    assert_eq!(found.iter().map(|orphan| &orphan.digest).collect::<Vec<_>>(), [&orphan]);
+    assert_eq!(found.iter().map(|orphan| &orphan.name).collect::<Vec<_>>(), [&orphan.to_string()]);
     assert!(found[0].bytes >= 4096, "{found:?}");
     root.store.sweep(&mut used).unwrap();
     let mut expected = [imaged.hex(), contained.hex(), leased.hex()].map(str::to_owned);
