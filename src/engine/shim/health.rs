@@ -14,6 +14,7 @@ use crate::container::{Config, ContainerId, HealthCheck, HealthReport, HealthRes
 use crate::engine::Engine;
 use crate::engine::events::Action;
 use crate::sys::channel::Received;
+use crate::sys::process;
 
 /// What a probe may take beyond the command's time, before it is killed: to get into the container, and out.
 const GRACE: Duration = Duration::from_secs(30);
@@ -103,6 +104,10 @@ impl Health {
             // The time of the next check is set; what is left of the last one has gone.
             (Turn::Wait { .. }, _) if gone => {}
             (turn, _) => self.turn = turn,
+        }
+        if gone {
+            // Until the next check; a fork and a result touch a good deal.
+            process::trim_memory();
         }
     }
 
