@@ -104,9 +104,33 @@ fn flags_that_are_missing_are_refused_by_name() {
     for (text, flag) in [
         ("--link-local-ip 169.254.1.1 busybox", "--link-local-ip"),
         ("--init busybox", "--init"),
-        ("--health-cmd x busybox", "--health-cmd"),
+        ("--gpus all busybox", "--gpus"),
     ] {
         assert_eq!(refused(text), format!("flag {flag} is not supported yet"), "{text}");
+    }
+}
+
+#[test]
+fn health_checks_are_dockers() {
+    let health = |text: &str| line(text).create.health;
+    assert_eq!(health("busybox"), None);
+    assert_eq!(health("--health-interval 0s --health-retries 0 --health-timeout 0 busybox"), None);
+    assert_eq!(health("--no-healthcheck busybox").unwrap().test, ["NONE"]);
+    assert_eq!(health("--no-healthcheck=false busybox"), None);
+    let check = health("--health-cmd a --health-interval 1m30s --health-timeout=500ms --health-retries 4 busybox");
+    let check = check.unwrap();
+    assert_eq!(check.test, ["CMD-SHELL", "a"]);
+    assert_eq!((check.interval, check.timeout, check.retries), (90_000_000_000, 500_000_000, 4));
+    let periods = health("--health-start-period 1.5h -health-start-interval 2s busybox").unwrap();
+    assert_eq!((periods.start_period, periods.start_interval), (5_400_000_000_000, 2_000_000_000));
+    assert!(periods.test.is_empty());
+    let conflict = "--no-healthcheck conflicts with --health-* options";
+    assert_eq!(refused("--no-healthcheck --health-retries 1 busybox"), conflict);
+    assert_eq!(refused("--health-interval=-1s busybox"), "--health-interval cannot be negative");
+    assert_eq!(refused("--health-retries=-1 busybox"), "--health-retries cannot be negative");
+    for bad in ["5", "x", "1d", "\"\"", "99999999999h"] {
+        let text = refused(&format!("--health-timeout {bad} busybox"));
+        assert!(text.contains("for \"--health-timeout\" flag: write a duration"), "{bad}: {text}");
     }
 }
 

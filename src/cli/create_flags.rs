@@ -3,7 +3,7 @@
 use clap::Command;
 
 use super::spec::{list, optional_value, switch, value};
-use super::{device, environment, networking, resources, security};
+use super::{device, environment, health, networking, resources, security};
 
 /// Flags of Docker that this engine does not have yet. They are refused by name: ignoring a limit
 /// or a published port would be a lie.
@@ -15,19 +15,12 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "--cpu-rt-runtime",
     "--disable-content-trust",
     "--gpus",
-    "--health-cmd",
-    "--health-interval",
-    "--health-retries",
-    "--health-start-interval",
-    "--health-start-period",
-    "--health-timeout",
     "--init",
     "--io-maxbandwidth",
     "--io-maxiops",
     "--isolation",
     "--kernel-memory",
     "--link-local-ip",
-    "--no-healthcheck",
     "--oom-score-adj",
     "--runtime",
     "--storage-opt",
@@ -39,7 +32,7 @@ pub(super) const UNSUPPORTED: &[&str] = &[
 
 /// Flags of `run` and `create`.
 pub(super) fn shared(command: Command) -> Command {
-    let command = process(command).args(environment::flags());
+    let command = process(command).args(environment::flags()).args(health::flags());
     let command = networking::flags(device::flags(resources::create_flags(resources::flags(security::flags(command)))));
     files(namespaces(command))
         .arg(value("cidfile", None, "string", "Write the container ID to the file"))

@@ -10,7 +10,7 @@ use clap::ArgMatches;
 use super::environment::{self, Lookup};
 use super::mount::{self, Parsed};
 use super::spec::{self, invalid};
-use super::{device, networking, quantity, resources, security};
+use super::{device, health, networking, quantity, resources, security};
 use crate::container::{ExtraHost, HOST_GATEWAY, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
@@ -69,6 +69,7 @@ pub(super) fn lower(matches: &ArgMatches, attach: Streams, around: &Surroundings
         pull: pull(matches)?,
         auto_remove: spec::is_set(matches, "rm"),
         restart: restart(matches)?,
+        health: health::check(matches)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::quantity;
 use crate::container::OomReport;
-use crate::engine::query::{Cause, End, Why};
+use crate::engine::query::{Cause, End, HealthView, Why};
 
 /// SIGKILL and SIGTERM, as the facts number them.
 const KILL: i32 = 9;
@@ -45,6 +45,23 @@ pub(super) fn explain(why: &Why) -> (Option<String>, Option<String>) {
         Cause::Code => of_code(end.exit_code, why),
     };
     (Some(message), paused.or(hint))
+}
+
+/// `unhealthy: 4 checks in a row have failed, the last with exit code 1: connection refused`; nothing of a
+/// container that is well.
+pub(super) fn health(health: &HealthView) -> Option<String> {
+    if health.status == "none" {
+        return Some("not checked any more, because its supervisor was killed: restart it".to_owned());
+    }
+    let last = health.log.last().filter(|_| health.failing_streak > 0)?;
+    let count = match health.failing_streak {
+        1 => "1 check has failed".to_owned(),
+        count => format!("{count} checks in a row have failed"),
+    };
+    let code = if last.exit_code < 0 { String::new() } else { format!(" with exit code {}", last.exit_code) };
+    let output = last.output.trim();
+    let output = if output.is_empty() { String::new() } else { format!(": {output}") };
+    Some(format!("{}: {count}, the last{code}{output}", health.status))
 }
 
 /// `killed for want of memory: limit 32 MiB, peak 32 MiB, killed: sh (pid 1234)`
@@ -206,6 +223,7 @@ mod tests {
             removed: None,
             restart_count: 0,
             oom: None,
+            health: None,
             end: Some(end),
             log: Vec::new(),
         }

@@ -48,7 +48,7 @@ fn unix(text: &str) -> Option<Timestamp> {
 }
 
 /// A duration as Go writes it: numbers with units, no spaces (`1h30m`, `1.5h`, `300ms`).
-fn duration(text: &str) -> Option<SignedDuration> {
+pub(super) fn duration(text: &str) -> Option<SignedDuration> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),

@@ -19,6 +19,7 @@ mod events;
 mod exec;
 mod exit_words;
 mod export;
+mod health;
 mod help;
 mod image;
 mod import;

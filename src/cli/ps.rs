@@ -23,7 +23,7 @@ pub(super) static PS: Spec = Spec {
     flags: |command| {
         command
             .arg(spec::switch("all", Some('a'), "Show all containers (default shows just running)"))
-            .arg(spec::list("filter", Some('f'), "filter", "Filter output based on conditions provided (id, name, label, status, exited, ancestor, before, since, volume, network, publish, expose)"))
+            .arg(spec::list("filter", Some('f'), "filter", "Filter output based on conditions provided (id, name, label, status, exited, ancestor, before, since, volume, network, publish, expose, health)"))
             .arg(spec::value("format", None, "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
             .arg(spec::value("last", Some('n'), "int", "Show n last created containers (includes all states)"))
             .arg(spec::switch("latest", Some('l'), "Show the latest created container (includes all states)"))

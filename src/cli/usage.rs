@@ -1,4 +1,5 @@
-//! `system df`.
+//! `system df`: Docker's four rows, and two that make them add up to what du(1) says: what nobody uses, and
+//! the engine's own records. Sizes are rounded for people; `Bytes` of `--format` is exact.
 
 use anyhow::Result;
 use clap::ArgMatches;
@@ -108,6 +109,7 @@ fn rows(usage: &DiskUsage) -> Vec<Row> {
     // Not Docker's: without it the rows would not make what du says.
     kinds.push(Kind { name: "Records", total: "-".into(), active: "-".into(), bytes: usage.records, reclaimable: 0 });
     let row = |kind: &Kind| {
+        // As Docker: a share of nothing is not told.
         let share = (kind.reclaimable * 100).checked_div(kind.bytes).map(|share| format!(" ({share}%)"));
         Row::default()
             .with("Type", kind.name)
@@ -139,6 +141,7 @@ const VOLUME_HEADERS: &[(&str, &str)] = &[("Name", "VOLUME NAME"), ("Links", "LI
 const ORPHAN_HEADERS: &[(&str, &str)] =
     &[("Kind", "KIND"), ("Name", "NAME"), ("Size", "SIZE"), ("Path", "PATH"), ("Reclaimable", "RECLAIMABLE")];
 
+/// Docker's sections, then orphans where there are any, and the line that everything adds up to.
 fn sections(usage: &DiskUsage, now: Timestamp) -> Result<String> {
     let table = |template: &str| Format::Table(template.to_owned());
     let fields = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
@@ -198,6 +201,7 @@ fn document(usage: &DiskUsage, now: Timestamp) -> Value {
     })
 }
 
+/// Sizes are those on disk, compressed layers and documents included: more than `images` shows.
 fn images(usage: &DiskUsage, now: Timestamp) -> Vec<Value> {
     let value = |image: &ImageUsage| {
         let summary = crate::engine::images::ImageSummary {
@@ -227,6 +231,7 @@ fn volumes(usage: &DiskUsage) -> Vec<Value> {
     usage.volumes.iter().map(value).collect()
 }
 
+/// Names and paths are anybody's, so they are made printable before they come into a table or a template.
 fn orphans(usage: &DiskUsage) -> Vec<Value> {
     let value = |orphan: &crate::engine::usage::OrphanUsage| {
         json!({

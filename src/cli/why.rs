@@ -67,6 +67,9 @@ fn text(why: &Why, now: Timestamp) -> String {
     {
         line("memory", &exit_words::memory(Some(report)));
     }
+    if let Some(health) = why.health.as_ref().and_then(exit_words::health) {
+        line("health", &health);
+    }
     line("image", &why.image);
     if !why.command.is_empty() {
         line("command", &why.command.join(" "));

@@ -5,8 +5,10 @@
 //! for all; writing needs the lock ([`handle::Locked`]).
 
 pub mod handle;
+pub mod health;
 pub mod names;
 pub mod networking;
+mod oom;
 pub mod random_name;
 pub mod resources;
 mod restart_policy;
@@ -17,10 +19,12 @@ pub mod status;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use health::{HealthCheck, HealthReport, HealthResult, HealthStatus};
 use jiff::Timestamp;
 pub use networking::{
     Attachment, Dns, Endpoint, ExposedPort, Link, MacAddress, Networking, PortMapping, Protocol, Published,
 };
+pub use oom::{OomReport, OomVictim};
 pub use resources::{DeviceRate, HugepageLimit, Resources};
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +170,9 @@ pub struct Config {
     /// Whether it is started again when it exits; read at each end, so it may be changed meanwhile.
     #[serde(default, skip_serializing_if = "RestartPolicy::is_no")]
     pub restart: RestartPolicy,
+    /// How to find out whether it does what it is for; `None` when nobody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
 }
 
 /// Who makes a container's cgroup.
@@ -225,6 +232,9 @@ pub struct Process {
     /// Streams attached at creation, as `inspect` reports them.
     #[serde(default)]
     pub attach: Streams,
+    /// What the image's commands in shell form are given to; empty for `/bin/sh -c`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
 }
 
 /// A choice of standard streams.
@@ -401,29 +411,6 @@ pub struct ProcessRef {
     pub pid: i32,
     /// Clock ticks since boot, field 22 of `/proc/<pid>/stat` (proc(5)).
     pub start_time: u64,
-}
-
-/// How a container ran out of memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OomReport {
-    /// Its limit, bytes.
-    pub limit: u64,
-    /// The most it used, bytes.
-    pub peak: u64,
-    /// Processes that the kernel killed.
-    pub kills: u64,
-    /// Those of them that are known, in the order of their end.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub victims: Vec<OomVictim>,
-}
-
-/// A process that the kernel killed for want of memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OomVictim {
-    /// Its number on the host.
-    pub pid: i32,
-    /// Its name (`/proc/<pid>/comm`).
-    pub name: String,
 }
 
 /// What became of the container. Rewritten at each transition, under the lock.

@@ -28,6 +28,7 @@ pub fn config() -> Config {
             open_stdin: false,
             stdin_once: false,
             attach: Default::default(),
+            shell: vec![],
         },
         namespaces: Namespaces::default(),
         networking: Networking {
@@ -56,6 +57,7 @@ pub fn config() -> Config {
         stop_timeout: 10,
         auto_remove: false,
         restart: RestartPolicy::No,
+        health: None,
         id,
     }
 }

@@ -15,7 +15,7 @@ use super::images::transfer::Wish;
 use super::lifecycle::signal_number;
 use super::network::resolve::{Resolved, exposed_ports};
 use super::request::CreateRequest;
-use super::{Engine, devices, files, recover, resources, shim};
+use super::{Engine, devices, files, health, recover, resources, shim};
 use crate::cgroup::systemd;
 use crate::container::handle::{self, Locked};
 use crate::container::random_name::{Attempt, random_name};
@@ -126,8 +126,10 @@ impl Engine {
         if request.auto_remove && !request.restart.is_no() {
             return Err(Failure::usage("can't create 'AutoRemove' container with restart policy").into());
         }
-        let Resolved { mode, networking, warnings } =
+        let health = health::merged(defaults.healthcheck.as_ref(), request.health.clone())?;
+        let Resolved { mode, networking, mut warnings } =
             self.resolve_networking(request, &exposed_ports(&defaults.exposed_ports))?;
+        warnings.extend(health.as_ref().and_then(health::warning));
         let namespaces = self.namespaces(request, mode)?;
         let hostname = match &namespaces.network {
             // With the files of that container, as with Docker.
@@ -185,6 +187,7 @@ impl Engine {
                 open_stdin: request.interactive,
                 stdin_once: request.interactive && request.attach.stdin,
                 attach: request.attach,
+                shell: defaults.shell.clone(),
             },
             namespaces,
             networking,
@@ -210,6 +213,7 @@ impl Engine {
             stop_timeout: request.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             auto_remove: request.auto_remove,
             restart: request.restart,
+            health,
         };
         Ok((config, warnings))
     }

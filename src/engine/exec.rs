@@ -22,7 +22,7 @@ use crate::container::status::Status;
 use crate::container::{ContainerId, NamespaceMode};
 use crate::error::Failure;
 use crate::runtime::plan::{InitPlan, Step, process_steps};
-use crate::runtime::spawn::{self, Birth, Started};
+use crate::runtime::spawn::{self, Birth, Prepared, Started};
 use crate::runtime::{Launch, StartFailure};
 use crate::sys::process::Fork;
 use crate::sys::tty::{self, RawMode};
@@ -40,36 +40,17 @@ impl Engine {
             let container = self.lock_settled(&id)?;
             record = container.map(|container| container.record()).ok_or_else(|| not_running(&record))?;
         }
-        let target = open_target(&record, reference)?;
-        let group = resources::group(&Cgroups::detect()?, &record.config)?;
-        let plan = exec_plan(&record, &group, request)?;
+        let entry = Entry::new(&record, reference, request)?;
         let exec_id = ContainerId::random().context("make an id for the command")?;
         let exec = Exec { id: exec_id.as_str(), command: &request.command };
         self.note(&record.config, Action::ExecCreate(exec));
         let pipes = if request.tty || request.detach { Pipes::none()? } else { Pipes::new(request.interactive)? };
-        let program = process::own_program().context("open our own program")?;
-        let prepare = |directory: Option<OwnedFd>| {
-            spawn::prepare(&Birth {
-                name: &record.config.name,
-                program: program.as_fd(),
-                namespaces: 0,
-                pid_namespace: None,
-                cgroup: directory.as_ref().map(AsFd::as_fd),
-                streams: pipes.child.each_ref().map(AsFd::as_fd),
-                target: Some(target.as_fd()),
-                gated: false,
-            })
-        };
-        let prepared = prepare(group.v2_dir_fd()?).or_else(|error| match record.live_init() {
-            // A container that manages cgroups itself has given its controllers to groups below its own, which may
-            // have no processes then: its first process shows where they are.
-            Some(init) if is_busy(&error) => prepare(group.v2_dir_fd_of(init.pid)?),
-            _ => Err(error),
-        })?;
+        let prepared = entry.prepare(&record, pipes.child.each_ref().map(AsFd::as_fd))?;
         drop(pipes.child);
         // Before the command can run: its first words and the user's first keys must meet raw mode.
         let foreground = if request.detach { None } else { Some(Foreground::new(request)?) };
-        let started = prepared.release(&plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
+        let started =
+            prepared.release(&entry.plan)?.wait(&mut Vec::new()).map_err(|StartFailure { failure, .. }| failure)?;
         self.note(&record.config, Action::ExecStart(exec));
         let Some(foreground) = foreground else {
             if let Some(console) = started.console {
@@ -91,6 +72,48 @@ impl Engine {
             // It runs on, and nobody will be there to see it end.
             None => Ok(0),
         }
+    }
+}
+
+/// The way into a container that runs: for `exec`, and for its health check.
+pub(super) struct Entry {
+    /// The container's first process, checked to be that of the record.
+    pub(super) target: OwnedFd,
+    /// What the newcomer does.
+    pub(super) plan: InitPlan,
+    group: Group,
+}
+
+impl Entry {
+    /// Opens it. `reference` is what the user called the container.
+    pub(super) fn new(record: &Record, reference: &str, request: &ExecRequest) -> Result<Entry> {
+        let target = open_target(record, reference)?;
+        let group = resources::group(&Cgroups::detect()?, &record.config)?;
+        let plan = exec_plan(record, &group, request)?;
+        Ok(Entry { target, plan, group })
+    }
+
+    /// Clones the newcomer, which waits for its plan.
+    pub(super) fn prepare(&self, record: &Record, streams: [BorrowedFd<'_>; 3]) -> Result<Prepared> {
+        let program = process::own_program().context("open our own program")?;
+        let prepare = |directory: Option<OwnedFd>| {
+            spawn::prepare(&Birth {
+                name: &record.config.name,
+                program: program.as_fd(),
+                namespaces: 0,
+                pid_namespace: None,
+                cgroup: directory.as_ref().map(AsFd::as_fd),
+                streams,
+                target: Some(self.target.as_fd()),
+                gated: false,
+            })
+        };
+        prepare(self.group.v2_dir_fd()?).or_else(|error| match record.live_init() {
+            // A container that manages cgroups itself has given its controllers to groups below its own, which may
+            // have no processes then: its first process shows where they are.
+            Some(init) if is_busy(&error) => prepare(self.group.v2_dir_fd_of(init.pid)?),
+            _ => Err(error),
+        })
     }
 }
 

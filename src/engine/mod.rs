@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod events;
 pub mod exec;
 mod files;
+mod health;
 pub mod images;
 pub mod lifecycle;
 pub mod logs;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::container::{
-    Attachment, CgroupDriver, DeviceMapping, ExtraHost, LogOptions, Mount, Networking, Resources, RestartPolicy,
-    Security, Streams, Tmpfs, Ulimit,
+    Attachment, CgroupDriver, DeviceMapping, ExtraHost, HealthCheck, LogOptions, Mount, Networking, Resources,
+    RestartPolicy, Security, Streams, Tmpfs, Ulimit,
 };
 
 /// Create a container.
@@ -94,6 +94,8 @@ pub struct CreateRequest {
     pub auto_remove: bool,
     /// `--restart`.
     pub restart: RestartPolicy,
+    /// `--health-cmd`, … and `--no-healthcheck`, over the image's field by field.
+    pub health: Option<HealthCheck>,
 }
 
 /// When a registry is asked for the image.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::manifest::Platform;
-use super::{Defaults, Image};
+use super::{Defaults, Healthcheck, Image};
 use crate::error::Failure;
 
 /// The largest config, manifest or index that is read, in bytes.
@@ -49,6 +49,8 @@ struct Runtime {
     stop_signal: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
+    healthcheck: Option<Healthcheck>,
+    shell: Option<Vec<String>>,
 }
 
 impl ConfigFile {
@@ -103,6 +105,8 @@ impl ConfigFile {
                 stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
                 labels: config.labels.unwrap_or_default(),
                 exposed_ports: config.exposed_ports.unwrap_or_default().into_keys().collect(),
+                healthcheck: config.healthcheck,
+                shell: config.shell.unwrap_or_default(),
             },
         }
     }
@@ -204,6 +208,23 @@ mod tests {
         assert_eq!(defaults.labels["k"], "v");
         assert_eq!((defaults.user.as_str(), defaults.workdir.as_str()), ("1:2", "/w"));
         assert_eq!(defaults.stop_signal, None);
+    }
+
+    #[test]
+    fn health_checks_are_read_as_docker_writes_them() {
+        let config = ConfigFile::parse(
+            br#"{"config":{"Healthcheck":{"Test":["CMD-SHELL","a b"],"Interval":5000000000,"Retries":2},
+                "Shell":["/bin/ash","-c"]},"rootfs":{"type":"layers","diff_ids":[]}}"#,
+        )
+        .unwrap();
+        let defaults = config.into_image(&Digest::of(b"")).defaults;
+        let test = Some(vec!["CMD-SHELL".to_owned(), "a b".to_owned()]);
+        let expected = Healthcheck { test, interval: 5_000_000_000, retries: 2, ..Healthcheck::default() };
+        assert_eq!(defaults.healthcheck, Some(expected));
+        assert_eq!(defaults.shell, ["/bin/ash", "-c"]);
+        let none = br#"{"config":{"Healthcheck":null,"Shell":null},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+        let defaults = ConfigFile::parse(none).unwrap().into_image(&Digest::of(b"")).defaults;
+        assert_eq!((defaults.healthcheck, defaults.shell), (None, Vec::new()));
     }
 
     #[test]

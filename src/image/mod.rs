@@ -48,6 +48,7 @@ mod unpack;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use serde::Deserialize;
 
 use crate::layout::Layout;
 use manifest::Platform;
@@ -91,6 +92,29 @@ pub struct Defaults {
     pub labels: BTreeMap<String, String>,
     /// `80/tcp`, ….
     pub exposed_ports: Vec<String>,
+    /// How to find out whether a container does what it is for.
+    pub healthcheck: Option<Healthcheck>,
+    /// What commands in shell form are given to; empty for `/bin/sh -c`.
+    pub shell: Vec<String>,
+}
+
+/// The health check that an image brings along: Docker's extension of the image config, which OCI reserves
+/// (image spec, config.md, "Healthcheck"). A number that is 0 was not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `NONE`, or `CMD` and words, or `CMD-SHELL` and a line for the shell; empty as the image below has it.
+    pub test: Option<Vec<String>>,
+    /// Between two checks, nanoseconds.
+    pub interval: i64,
+    /// How long one may take, nanoseconds.
+    pub timeout: i64,
+    /// How long the container may take to get ready, nanoseconds.
+    pub start_period: i64,
+    /// Between two checks in that time, nanoseconds.
+    pub start_interval: i64,
+    /// Failures in a row that make it unhealthy.
+    pub retries: i64,
 }
 
 /// The store of images below one data root.

@@ -218,6 +218,36 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Like [`fork`], with the handle on the child. `None` in the child, which makes do with the parent's
+/// values and never drops them.
+pub fn fork_child() -> io::Result<Option<Child>> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("fork with {threads} threads")));
+    }
+    // SAFETY: single-threaded, checked above, so the child may go on to do anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => {
+            // Our child, which nobody else reaps: the number is still its own, if it has ended already.
+            let opened = Pid::from_raw(pid).map(|own| rustix::process::pidfd_open(own, PidfdFlags::empty()));
+            match opened {
+                Some(Ok(pidfd)) => Ok(Some(Child { pid, pidfd })),
+                // Out of descriptors: it must not run on without anybody who could end it.
+                _ => {
+                    // SAFETY: `pid` is our child, not reaped yet; a null status is allowed.
+                    unsafe {
+                        libc::kill(pid, libc::SIGKILL);
+                        libc::waitpid(pid, std::ptr::null_mut(), 0);
+                    }
+                    Err(io::Error::from_raw_os_error(libc::EMFILE))
+                }
+            }
+        }
+    }
+}
+
 /// Like [`fork`], but the child is nobody's: it never becomes a zombie of this process.
 pub fn fork_orphan() -> io::Result<Fork> {
     let threads = fs::read_dir("/proc/self/task")?.count();

@@ -16,6 +16,8 @@ mod explain;
 mod export;
 mod files;
 mod forms;
+mod health;
+mod health_process;
 mod image;
 mod image_archive;
 mod image_archive_faults;

@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use crate::container::{Config, ContainerId, State, handle};
+use crate::container::{Config, ContainerId, HealthStatus, State, handle};
 
 pub use filter::Filter;
 pub use read::EventsRequest;
@@ -123,6 +123,8 @@ pub enum Action<'a> {
     },
     /// Its file system was written out.
     Export,
+    /// Its health is another than before.
+    Health(HealthStatus),
     /// A signal is about to be sent to its first process.
     Kill {
         /// Its number.
@@ -181,6 +183,7 @@ impl<'a> Action<'a> {
             Action::ExecStart(exec) => return format!("exec_start: {}", exec.line()),
             Action::ExecDie { .. } => "exec_die",
             Action::Export => "export",
+            Action::Health(status) => return format!("health_status: {}", status.as_str()),
             Action::Kill { .. } => "kill",
             Action::Oom => "oom",
             Action::Pause => "pause",

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use crate::container::{ContainerId, ImageSource, handle};
 use crate::engine::Engine;
-use crate::error::{Class, Failure};
 use crate::image::User;
 use crate::store;
 
@@ -52,7 +51,6 @@ impl Engine {
                 Ok(Some(sketch)) => sketches.push((id, sketch)),
                 // Being made: it looks for its image when its config is written.
                 Ok(None) => {}
-                Err(error) if Failure::from_error(&error).class == Class::NotFound => {}
                 Err(error) => tracing::warn!("{error:#}"),
             }
         }

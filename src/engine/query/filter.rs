@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::PortSummary;
 use super::list::ContainerSummary;
 use super::pattern::Pattern;
-use crate::container::{Protocol, handle};
+use crate::container::{HealthStatus, Protocol, handle};
 use crate::engine::Engine;
 use crate::image::Store;
 
@@ -22,6 +22,8 @@ pub enum Filter {
     Status(String),
     /// Ended with this code.
     Exited(i32),
+    /// Its health is this word.
+    Health(String),
     /// Made from this image or one built on it.
     Ancestor(String),
     /// Made before this container.
@@ -73,6 +75,8 @@ pub struct NamePattern(Pattern);
 
 const STATUSES: [&str; 8] = ["created", "restarting", "running", "removing", "paused", "exited", "dead", "damaged"];
 
+const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+
 impl Filter {
     /// Reads `key=value`; the error says what is wrong.
     pub fn parse(text: &str) -> Result<Filter, String> {
@@ -95,7 +99,9 @@ impl Filter {
             "network" => Ok(Filter::Network(value)),
             "publish" => PortRange::parse(&value).map(Filter::Publish).ok_or_else(|| wrong_ports(&key, &value)),
             "expose" => PortRange::parse(&value).map(Filter::Expose).ok_or_else(|| wrong_ports(&key, &value)),
-            "health" | "is-task" => Err(format!("filter {key} is not supported yet")),
+            "health" if HEALTH.contains(&value.as_str()) => Ok(Filter::Health(value)),
+            "health" => Err(format!("Unrecognised filter value for health: {value}")),
+            "is-task" => Err(format!("filter {key} is not supported yet")),
             _ => Err(format!("invalid filter '{key}'")),
         }
     }
@@ -157,7 +163,8 @@ fn kind(filter: &Resolved) -> u8 {
             Filter::Volume(_) => 8,
             // As with Docker, these two are alternatives.
             Filter::Publish(_) | Filter::Expose(_) => 10,
-            Filter::Ancestor(_) | Filter::Before(_) | Filter::Since(_) | Filter::Network(_) => 11,
+            Filter::Health(_) => 11,
+            Filter::Ancestor(_) | Filter::Before(_) | Filter::Since(_) | Filter::Network(_) => 12,
         },
     }
 }
@@ -190,6 +197,7 @@ fn holds(filter: &Resolved, container: &ContainerSummary, layers: &[String]) -> 
             }
             Filter::Status(word) => container.state() == word,
             Filter::Exited(code) => container.exit_code() == Some(*code),
+            Filter::Health(word) => container.health.map_or("none", HealthStatus::as_str) == word,
             Filter::Volume(text) => {
                 container.mounts.iter().any(|mount| mount.name == *text || mount.target == text.trim_end_matches('/'))
             }

@@ -6,11 +6,13 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::inspect_view::*;
-use super::{exit_code, networking};
+use super::{exit_code, health, networking};
 use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::{Config, DeviceMapping, DeviceRate, LogOptions, Mount, MountSource, NamespaceMode, Security};
+use crate::container::{
+    Config, DeviceMapping, DeviceRate, HealthResult, LogOptions, Mount, MountSource, NamespaceMode, Security,
+};
 use crate::engine::{Engine, lower, network};
 use crate::image::Store;
 use crate::layout::Layout;
@@ -64,7 +66,7 @@ pub(super) fn view(layout: &Layout, record: &Record) -> ContainerView {
         created: config.created.to_string(),
         path: words.next().unwrap_or_default(),
         args: words.collect(),
-        state: state(record),
+        state: state(layout, record),
         image: config.image.id.clone(),
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
@@ -92,7 +94,7 @@ fn time(time: Option<Timestamp>) -> String {
     time.map_or_else(|| NEVER.to_owned(), |time| time.to_string())
 }
 
-fn state(record: &Record) -> StateView {
+fn state(layout: &Layout, record: &Record) -> StateView {
     let status = record.status();
     let pid = record.live_init().map_or(0, |process| process.pid);
     StateView {
@@ -107,7 +109,23 @@ fn state(record: &Record) -> StateView {
         error: record.state.error.clone(),
         started_at: time(record.state.started),
         finished_at: time(record.state.finished),
+        health: health_view(layout, record),
     }
+}
+
+pub(super) fn health_view(layout: &Layout, record: &Record) -> Option<HealthView> {
+    let health = health::of(layout, record)?;
+    let result = |result: HealthResult| HealthResultView {
+        start: result.start.to_string(),
+        end: result.end.to_string(),
+        exit_code: result.exit_code,
+        output: result.output,
+    };
+    Some(HealthView {
+        status: health.status.as_str().to_owned(),
+        failing_streak: health.failing_streak,
+        log: health.log.into_iter().map(result).collect(),
+    })
 }
 
 /// Docker's JSON has `null` for a list nobody gave.
@@ -328,6 +346,14 @@ fn config_view(record: &Record) -> ConfigView {
         stdin_once: process.stdin_once,
         env: process.env.clone(),
         cmd: given(&process.command),
+        healthcheck: config.health.as_ref().map(|check| HealthcheckView {
+            test: check.test.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        }),
         image: config.image.name.clone(),
         volumes: if volumes.is_empty() { None } else { Some(volumes) },
         working_dir: process.workdir.clone(),
@@ -335,5 +361,6 @@ fn config_view(record: &Record) -> ConfigView {
         labels: config.labels.clone(),
         stop_signal: config.stop_signal.clone(),
         stop_timeout: config.stop_timeout,
+        shell: process.shell.clone(),
     }
 }

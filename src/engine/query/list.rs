@@ -9,12 +9,13 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::filter::{self, Filter};
-use super::{PortSummary, Size, exit_code, networking, wording};
+use super::{PortSummary, Size, exit_code, health, networking, wording};
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
-use crate::container::{Config, ContainerId, MountSource};
+use crate::container::{Config, ContainerId, HealthStatus, MountSource};
 use crate::engine::Engine;
 use crate::error::{Class, Failure};
+use crate::layout::Layout;
 
 /// Which containers to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct ContainerSummary {
     pub created: Option<Timestamp>,
     /// What became of it.
     pub condition: Condition,
+    /// Whether it does what it is for; `None` when nobody has asked for that.
+    pub health: Option<HealthStatus>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its mounts.
@@ -112,6 +115,7 @@ impl ContainerSummary {
             command: Vec::new(),
             created: None,
             condition: Condition::Damaged,
+            health: None,
             labels: BTreeMap::new(),
             mounts: Vec::new(),
             networks: Vec::new(),
@@ -123,7 +127,7 @@ impl ContainerSummary {
         }
     }
 
-    fn new(record: &Record) -> Self {
+    fn new(layout: &Layout, record: &Record) -> Self {
         let config = &record.config;
         ContainerSummary {
             id: config.id.clone(),
@@ -138,6 +142,7 @@ impl ContainerSummary {
                 started: record.state.started,
                 finished: record.state.finished,
             },
+            health: health::of(layout, record).map(|health| health.status),
             labels: config.labels.clone(),
             mounts: mounts(config),
             networks: networking::names(record),
@@ -154,7 +159,13 @@ impl ContainerSummary {
         match self.condition {
             Condition::Damaged => "Damaged".to_owned(),
             Condition::Known { status, exit_code, started, finished } => {
-                wording::status(status, exit_code, started, finished, now)
+                let text = wording::status(status, exit_code, started, finished, now);
+                match self.health {
+                    Some(health) if matches!(status, Status::Starting | Status::Running) => {
+                        format!("{text} ({})", health.in_words())
+                    }
+                    _ => text,
+                }
             }
         }
     }
@@ -200,7 +211,7 @@ impl Engine {
         let mut listing = Listing::default();
         for id in handle::ids(&self.layout)? {
             let (summary, layers) = match self.settled(&id) {
-                Ok(record) => (ContainerSummary::new(&record), record.config.image.layers),
+                Ok(record) => (ContainerSummary::new(&self.layout, &record), record.config.image.layers),
                 Err(error) if Failure::from_error(&error).class == Class::NotFound => continue,
                 Err(_) if self.is_being_made(&id) => continue,
                 Err(error) => {

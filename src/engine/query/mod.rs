@@ -4,6 +4,7 @@
 //! what the kernel says of its processes overrules what was recorded.
 
 mod filter;
+mod health;
 mod host;
 mod inspect;
 mod inspect_view;

@@ -12,7 +12,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::exit_code;
+use super::{HealthView, exit_code, inspect};
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
 use crate::container::{ContainerId, OomReport};
@@ -56,6 +56,8 @@ pub struct Why {
     pub restart_count: u32,
     /// What is known of the want of memory in the last run, the one that goes on included.
     pub oom: Option<OomReport>,
+    /// What is known of the health of the run that goes on.
+    pub health: Option<HealthView>,
     /// The last end: of a container that runs, the one before.
     pub end: Option<End>,
     /// The last lines that were written before that end.
@@ -200,6 +202,7 @@ impl Engine {
             removed: None,
             restart_count: state.restart_count,
             oom: state.oom.clone(),
+            health: if running { inspect::health_view(&self.layout, record) } else { None },
             log: end.as_ref().map(|end| self.last_words(&config.id, end)).unwrap_or_default(),
             end,
         }
@@ -231,6 +234,7 @@ impl Engine {
             removed: history.removed,
             restart_count: 0,
             oom: None,
+            health: None,
             end: history.runs.pop().map(Run::into_end),
             log: Vec::new(),
         })

@@ -32,6 +32,32 @@ pub fn human_duration(duration: Duration) -> String {
     }
 }
 
+/// A duration in full, as Go prints it (`time.Duration.String`): `1m30s`, `1.5s`, `100ms`.
+pub fn exact_duration(duration: Duration) -> String {
+    let fraction = |number: u128, unit: u128, name: &str| {
+        let digits = format!("{:09}", number % unit * (1_000_000_000 / unit));
+        let digits = digits.trim_end_matches('0');
+        let point = if digits.is_empty() { "" } else { "." };
+        format!("{}{point}{digits}{name}", number / unit)
+    };
+    let nanoseconds = duration.as_nanos();
+    let (hours, minutes) = (duration.as_secs() / 3600, duration.as_secs() / 60 % 60);
+    match nanoseconds {
+        0 => "0s".to_owned(),
+        1..1000 => format!("{nanoseconds}ns"),
+        1000..1_000_000 => fraction(nanoseconds, 1000, "µs"),
+        1_000_000..1_000_000_000 => fraction(nanoseconds, 1_000_000, "ms"),
+        _ => {
+            let seconds = fraction(nanoseconds % 60_000_000_000, 1_000_000_000, "s");
+            match (hours, minutes) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    }
+}
+
 /// The `STATUS` column.
 pub fn status(
     status: Status,
@@ -87,6 +113,24 @@ mod tests {
             assert_eq!(human_duration(Duration::from_secs(seconds)), text, "{seconds}");
         }
         assert_eq!(human_duration(Duration::from_millis(999)), "Less than a second");
+    }
+
+    #[test]
+    fn exact_durations_are_gos() {
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1100, "1.1µs"),
+            (2_200_000, "2.2ms"),
+            (100_000_000, "100ms"),
+            (3_000_000_000, "3s"),
+            (1_500_000_000, "1.5s"),
+            (90_000_000_000, "1m30s"),
+            (60_000_000_001, "1m0.000000001s"),
+            (3_600_000_000_000, "1h0m0s"),
+        ] {
+            assert_eq!(exact_duration(Duration::from_nanos(nanoseconds)), text, "{nanoseconds}");
+        }
     }
 
     #[test]

@@ -7,8 +7,10 @@
 //! log, and the next command does its clean-up (`recover`).
 
 mod birth;
+mod health;
 mod memory;
 mod network;
+mod probe;
 mod restart;
 mod runs;
 mod watch;

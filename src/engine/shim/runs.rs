@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::birth::{self, Running, Start};
+use super::health::Health;
 use super::memory::Memory;
 use super::restart::{self, End};
 use super::watch::{Run, Shim};
@@ -80,8 +81,14 @@ impl Shim<'_> {
         let code = match streams {
             Some(mut streams) => {
                 streams.clients.extend(lent.map(|lent| Client::new(0, lent)));
-                self.run =
-                    Some(Run { process, pidfd: child.pidfd, streams, memory: Memory::watch(group.clone()), network });
+                self.run = Some(Run {
+                    process,
+                    pidfd: child.pidfd,
+                    streams,
+                    memory: Memory::watch(group.clone()),
+                    network,
+                    health: Health::watch(&config, process),
+                });
                 process::trim_memory();
                 self.until_end()
             }
@@ -93,6 +100,8 @@ impl Shim<'_> {
         };
         let lasted = began.elapsed();
 
+        // Before the group is emptied: nobody may enter it any more.
+        self.run.iter_mut().for_each(|run| run.health = None);
         // The id of a passing container is never used again, so its cgroup can go when nobody waits.
         // That of another must be gone before a next start makes it anew.
         if config.namespaces.pid != NamespaceMode::Private {

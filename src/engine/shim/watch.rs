@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFlags, Timespec};
 
 use super::Orders;
+use super::health::Health;
 use super::memory::Memory;
 use super::network::RunNetwork;
 use crate::container::handle::{self, Locked};
@@ -60,6 +61,8 @@ pub(super) struct Run {
     pub(super) streams: Streams,
     pub(super) memory: Memory,
     pub(super) network: Option<RunNetwork>,
+    /// `None` when nothing is to be checked.
+    pub(super) health: Option<Health>,
 }
 
 /// A client whose run has ended with this code.
@@ -72,6 +75,8 @@ struct Parting {
 enum Event {
     Ended,
     Memory,
+    Health,
+    HealthDue,
     Name(dns::Token),
     Connection,
     Peer(u64),
@@ -151,6 +156,8 @@ impl<'a> Shim<'a> {
             match event {
                 Event::Ended => ended = true,
                 Event::Memory => self.memory_ran_out(),
+                Event::Health => self.health(Health::hear),
+                Event::HealthDue => self.health(Health::expire),
                 Event::Name(token) => {
                     let network = self.run.as_mut().and_then(|run| run.network.as_mut());
                     network.into_iter().for_each(|network| network.handle(token));
@@ -194,6 +201,10 @@ impl<'a> Shim<'a> {
                 events.push(Event::Memory);
                 set.push(rustix::event::PollFd::from_borrowed_fd(descriptor, flags));
             }
+            if let Some(probe) = run.health.as_ref().and_then(Health::awaited) {
+                events.push(Event::Health);
+                set.push(rustix::event::PollFd::from_borrowed_fd(probe, PollFlags::IN));
+            }
             run.network.iter().for_each(|network| network.watch(&mut questions));
         }
         for parting in &self.parting {
@@ -220,7 +231,8 @@ impl<'a> Shim<'a> {
         let look = self.run.as_ref().and_then(|run| run.memory.next_look());
         let network = self.run.as_ref().and_then(|run| run.network.as_ref());
         let answer = network.and_then(RunNetwork::next_deadline);
-        let left = deadline.into_iter().chain(look).chain(answer).min();
+        let check = self.run.as_ref().and_then(|run| run.health.as_ref()).map(Health::deadline);
+        let left = deadline.into_iter().chain(look).chain(answer).chain(check).min();
         let left = left.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let limit = rest.into_iter().chain(left).min().and_then(|limit| Timespec::try_from(limit).ok());
         if rustix::event::poll(&mut set, limit.as_ref()).is_err() {
@@ -238,7 +250,16 @@ impl<'a> Shim<'a> {
         if look.is_some_and(|look| look <= Instant::now()) {
             events.push(Event::Memory);
         }
+        if check.is_some_and(|check| check <= Instant::now()) {
+            events.push(Event::HealthDue);
+        }
         events
+    }
+
+    fn health(&mut self, act: impl FnOnce(&mut Health, &Engine, &ContainerId)) {
+        if let Some(health) = self.run.as_mut().and_then(|run| run.health.as_mut()) {
+            act(health, self.engine, &self.id);
+        }
     }
 
     /// Records that the kernel has killed a process of the container, which may go on without it.

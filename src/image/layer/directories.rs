@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, statat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, mkdirat, openat, statat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -93,13 +94,19 @@ impl<'a> Directories<'a> {
 
     fn make(&self, path: &[u8]) -> Result<OwnedFd> {
         let mut current = open_below(self.root, b"", OFlags::PATH)?;
+        let mut fresh = false;
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()]);
         for end in ends {
             let (upto, name) = (&path[..end], split(&path[..end]).1);
-            let next = match open_below(self.root, upto, OFlags::PATH) {
+            // Below what was just made nothing is to be found, and no link leads elsewhere.
+            let found = if fresh { Err(Errno::NOENT) } else { open_below(self.root, upto, OFlags::PATH) };
+            let next = match found {
                 Err(Errno::NOENT) => {
-                    let mode = Mode::from_raw_mode(0o755);
-                    mkdirat(&current, name, mode).and_then(|()| open_below(self.root, upto, OFlags::PATH))
+                    fresh = true;
+                    mkdirat(&current, name, Mode::from_raw_mode(0o755)).and_then(|()| {
+                        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                        openat(&current, name, flags, Mode::empty())
+                    })
                 }
                 Err(Errno::NOTDIR) if is_whiteout(current.as_fd(), name) => {
                     // The directory goes on hiding the one below.

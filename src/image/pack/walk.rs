@@ -45,9 +45,17 @@ pub(super) struct Walk<'a> {
     levels: Vec<Level>,
     /// Path of the directory where the walk is, with a slash behind it; the root's is empty.
     path: Vec<u8>,
-    /// Names that a file with several has got already, and how many are still to come.
-    links: HashMap<(u64, u64), (Box<[u8]>, u64)>,
+    /// Files that have several names, by device and inode: the only thing that grows with the tree.
+    links: HashMap<(u64, u64), Linked>,
     warnings: usize,
+}
+
+/// A file that has several names.
+struct Linked {
+    /// The one that it was packed by.
+    first: Box<[u8]>,
+    /// How many are still to come.
+    left: u64,
 }
 
 /// A directory on the way.
@@ -276,13 +284,13 @@ impl<'a> Walk<'a> {
             return Ok(false);
         }
         let key = (stat.st_dev, stat.st_ino);
-        let Some((first, left)) = self.links.get_mut(&key) else {
-            self.links.insert(key, (self.path[..].into(), u64::from(stat.st_nlink) - 1));
+        let Some(known) = self.links.get_mut(&key) else {
+            self.links.insert(key, Linked { first: self.path[..].into(), left: stat.st_nlink - 1 });
             return Ok(false);
         };
-        *left -= 1;
-        let done = *left == 0;
-        let entry = Entry { name: &self.path, kind: b'1', link: first, ..entry(stat) };
+        known.left -= 1;
+        let done = known.left == 0;
+        let entry = Entry { name: &self.path, kind: b'1', link: &known.first, ..entry(stat) };
         self.archive.header(&entry).context("write archive")?;
         if done {
             self.links.remove(&key);

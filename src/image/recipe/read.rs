@@ -251,7 +251,7 @@ impl Teller {
     }
 
     /// Reads from the file that is being told.
-    fn from_file(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read_file(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         use std::os::unix::fs::FileExt as _;
         let (Now::File { position, left, crc, expected }, Some((path, file))) = (&mut self.now, &self.last) else {
             return Err(damaged());
@@ -312,7 +312,7 @@ impl Read for Teller {
                     }
                     count
                 }
-                Now::File { .. } => self.from_file(rest)?,
+                Now::File { .. } => self.read_file(rest)?,
             };
         }
         Ok(filled)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};
@@ -25,11 +25,14 @@ const TRICKLE: u64 = 16 * 1024;
 /// What is skipped at once where a server knows no ranges, in bytes.
 const SKIP: usize = 128 * 1024;
 
+/// Who is told of pauses: their seconds, and why.
+pub(super) type Retrying<'a> = Box<dyn Fn(u64, &str) + Send + 'a>;
+
 /// Reads a blob; see [`Registry::blob`].
 pub(super) struct BlobReader<'a> {
     registry: &'a Registry,
     descriptor: Descriptor,
-    retrying: Box<dyn Fn(u64, &str) + Send + 'a>,
+    retrying: Retrying<'a>,
     patience: Patience,
     /// Which endpoint is asked.
     endpoint: usize,
@@ -38,8 +41,8 @@ pub(super) struct BlobReader<'a> {
     position: u64,
     /// Where failures were last forgotten.
     renewed: u64,
-    /// Where the present span of the idle limit began.
-    span: (Instant, u64),
+    /// How long has been waited for bytes since this position.
+    waited: (Duration, u64),
     end: End,
 }
 
@@ -61,7 +64,7 @@ impl<'a> BlobReader<'a> {
     pub(super) fn open(
         registry: &'a Registry,
         descriptor: &Descriptor,
-        retrying: Box<dyn Fn(u64, &str) + Send + 'a>,
+        retrying: Retrying<'a>,
     ) -> Result<Self, Trouble> {
         let mut reader = BlobReader {
             registry,
@@ -73,7 +76,7 @@ impl<'a> BlobReader<'a> {
             hasher: Sha256::new(),
             position: 0,
             renewed: 0,
-            span: (Instant::now(), 0),
+            waited: (Duration::ZERO, 0),
             end: End::Ahead,
         };
         // Nothing to fetch, so nothing is asked: the digest is checked all the same.
@@ -117,7 +120,7 @@ impl<'a> BlobReader<'a> {
         skip(&mut body, self.position - start)
             .map_err(|error| fault::of_wire(&session.origin, Known::Reached, ureq::Error::Io(error).into()))?;
         self.body = Some((body, session.origin.clone()));
-        self.span = (Instant::now(), self.position);
+        self.waited = (Duration::ZERO, self.position);
         Ok(())
     }
 
@@ -198,14 +201,16 @@ impl<'a> BlobReader<'a> {
         }
     }
 
-    /// Whether less came in the last span than what counts as alive.
-    fn trickles(&mut self) -> bool {
-        let (began, from) = self.span;
+    /// Whether less came in the last span of waiting than what counts as alive. Only waiting counts: a
+    /// consumer may take its time.
+    fn trickles(&mut self, waited: Duration) -> bool {
+        let (before, from) = self.waited;
         if self.position - from >= TRICKLE {
-            self.span = (Instant::now(), self.position);
+            self.waited = (Duration::ZERO, self.position);
             return false;
         }
-        began.elapsed() > self.registry.transport.idle()
+        self.waited.0 = before + waited;
+        self.waited.0 > self.registry.transport.idle()
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
@@ -220,12 +225,14 @@ impl<'a> BlobReader<'a> {
                 self.connect().map_err(Failure::from)?;
                 continue;
             };
+            let began = Instant::now();
             match body.read(&mut buffer[..wanted]) {
                 Ok(0) => self.broken(None).map_err(Failure::from)?,
                 Ok(count) => {
+                    let waited = began.elapsed();
                     self.hasher.update(&buffer[..count]);
                     self.position += count as u64;
-                    if self.trickles() {
+                    if self.trickles(waited) {
                         let slow = io::Error::new(io::ErrorKind::TimedOut, "it sends too slowly");
                         self.broken(Some(slow)).map_err(Failure::from)?;
                     }

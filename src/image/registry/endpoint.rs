@@ -24,8 +24,16 @@ pub(super) enum Role {
 /// One place.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    pub(super) role: Role,
+    place: Place,
     transport: Arc<Transport>,
+    session: Mutex<Option<Arc<Session>>>,
+    down: AtomicBool,
+}
+
+/// Where it is and who we are there.
+#[derive(Debug)]
+struct Place {
+    role: Role,
     /// Candidates for the origin: the encrypted one first.
     origins: Vec<Origin>,
     /// What stands before `/v2/`; empty but for some mirrors.
@@ -34,8 +42,6 @@ pub(super) struct Endpoint {
     /// The name under which one logs in.
     account: String,
     scope: Option<String>,
-    session: Mutex<Option<Arc<Session>>>,
-    down: AtomicBool,
 }
 
 impl Endpoint {
@@ -48,13 +54,13 @@ impl Endpoint {
     ) -> Result<Endpoint> {
         // The name in references is not that of the machine (docker/distribution: reference, registry).
         let host = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
-        let secure = Origin::new(Scheme::Https, host)?;
-        let mut origins = vec![secure];
+        let mut origins = vec![Origin::new(Scheme::Https, host)?];
         if transport.insecure.covers(&origins[0]) {
             origins.push(Origin::new(Scheme::Http, host)?);
         }
         let credential = accounts.of(domain)?;
-        Ok(Endpoint::new(Role::Registry, transport, origins, String::new(), credential, domain, scope))
+        let (prefix, account) = (String::new(), domain.to_owned());
+        Ok(Endpoint::new(transport, Place { role: Role::Registry, origins, prefix, credential, account, scope }))
     }
 
     /// A mirror given as URL (`https://mirror.example[/prefix]`). It gets its own account's credentials if
@@ -70,34 +76,23 @@ impl Endpoint {
         let prefix = url.path().trim_end_matches('/').trim_end_matches("/v2").to_owned();
         let account = if url.origin.has_default_port() { url.origin.host.clone() } else { url.origin.host_and_port() };
         let credential = accounts.of(&account)?;
-        Ok(Endpoint::new(Role::Mirror, transport, vec![url.origin], prefix, credential, &account, scope))
+        let origins = vec![url.origin];
+        Ok(Endpoint::new(transport, Place { role: Role::Mirror, origins, prefix, credential, account, scope }))
     }
 
-    fn new(
-        role: Role,
-        transport: &Arc<Transport>,
-        origins: Vec<Origin>,
-        prefix: String,
-        credential: Option<Credential>,
-        account: &str,
-        scope: Option<String>,
-    ) -> Endpoint {
-        Endpoint {
-            role,
-            transport: Arc::clone(transport),
-            origins,
-            prefix,
-            credential,
-            account: account.to_owned(),
-            scope,
-            session: Mutex::new(None),
-            down: AtomicBool::new(false),
-        }
+    fn new(transport: &Arc<Transport>, place: Place) -> Endpoint {
+        let (session, down) = (Mutex::new(None), AtomicBool::new(false));
+        Endpoint { place, transport: Arc::clone(transport), session, down }
+    }
+
+    /// Whose place it is.
+    pub(super) fn role(&self) -> Role {
+        self.place.role
     }
 
     /// With another credential than the stored one: for a login that is being tried.
     pub(super) fn with_credential(mut self, credential: Option<Credential>) -> Endpoint {
-        self.credential = credential;
+        self.place.credential = credential;
         self
     }
 
@@ -109,7 +104,7 @@ impl Endpoint {
     /// Notes why it was of no use: one that cannot be talked to is not asked again, one that merely lacks
     /// something is.
     pub(super) fn leave(&self, trouble: &Trouble) {
-        tracing::info!(reason = trouble.reason(), "mirror {} is of no use", self.account);
+        tracing::info!(reason = trouble.reason(), "mirror {} is of no use", self.place.account);
         if trouble.met != Met::Server {
             self.down.store(true, Ordering::Relaxed);
         }
@@ -117,7 +112,7 @@ impl Endpoint {
 
     /// Whether a credential goes with requests.
     pub(super) fn has_credential(&self) -> bool {
-        self.credential.is_some()
+        self.place.credential.is_some()
     }
 
     /// The conversation with it; its first use finds out whether it speaks TLS where it need not.
@@ -133,16 +128,21 @@ impl Endpoint {
 
     fn connect(&self) -> Result<Session, Trouble> {
         let session = |origin: &Origin| {
-            let guard = Guard::new(origin.clone(), self.credential.clone(), self.scope.clone(), &self.account);
+            let guard = Guard::new(
+                origin.clone(),
+                self.place.credential.clone(),
+                self.place.scope.clone(),
+                &self.place.account,
+            );
             Session::new(Arc::clone(&self.transport), origin.clone(), guard)
         };
-        let [secure, plain] = &self.origins[..] else { return Ok(session(&self.origins[0])) };
+        let [secure, plain] = &self.place.origins[..] else { return Ok(session(&self.place.origins[0])) };
         // As Docker does with registries that may be insecure: TLS first, then without. Any response at
         // all, also one that says no, is a response of a server that speaks it. No credential is sent.
         let probe = Session::new(
             Arc::clone(&self.transport),
             secure.clone(),
-            Guard::new(secure.clone(), None, None, &self.account),
+            Guard::new(secure.clone(), None, None, &self.place.account),
         );
         match probe.once(&Call::new(Method::GET, secure.url("/v2/"))) {
             Err(Trouble { met: Met::PerhapsPlain, .. }) => Ok(session(plain)),
@@ -153,6 +153,6 @@ impl Endpoint {
 
     /// A URL below `/v2/`.
     pub(super) fn url(&self, session: &Session, path: &str) -> Url {
-        session.origin.url(format!("{}/v2/{path}", self.prefix))
+        session.origin.url(format!("{}/v2/{path}", self.place.prefix))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use ureq::http::{Method, Request, Response};
@@ -19,7 +19,9 @@ use crate::error::Failure;
 /// Redirects followed one after the other.
 const MAX_REDIRECTS: u32 = 10;
 /// The remainder of a body that is read so that its connection can be used again, in bytes.
-const WORTH_DRAINING: u64 = 64 * 1024;
+const WORTH_DRAINING: usize = 64 * 1024;
+/// The same in time.
+const WORTH_WAITING: Duration = Duration::from_secs(20);
 
 /// Opens the content of a request from its first byte, again for each attempt.
 pub(super) type Open<'c> = &'c dyn Fn() -> Result<Box<dyn Read + 'c>>;
@@ -235,5 +237,21 @@ fn redirection(method: &Method, response: &Response<Body>) -> Option<String> {
 
 /// Reads a short remainder, which gives the connection back.
 pub(super) fn drain(response: Response<Body>) {
-    let _ = std::io::copy(&mut response.into_body().into_reader().take(WORTH_DRAINING), &mut std::io::sink());
+    drop(remainder(response.into_body(), WORTH_DRAINING));
+}
+
+/// At most `limit` bytes of a body that nobody asked for, and for no longer than it is worth: what cannot be
+/// read of it is not missed.
+pub(super) fn remainder(body: Body, limit: usize) -> Vec<u8> {
+    let (began, mut reader) = (Instant::now(), body.into_reader());
+    let (mut bytes, mut filled) = (vec![0; limit], 0);
+    while filled < limit && began.elapsed() < WORTH_WAITING {
+        match reader.read(&mut bytes[filled..]) {
+            Ok(count) if count > 0 => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+    bytes.truncate(filled);
+    bytes
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with a registry, in words: Docker's where scripts look for them, with the cure where
 //! there is one, and never with a control character that a server put there.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use super::url::Origin;
 use crate::error::{Class, Failure};
 
 /// What is read of a response that says no, in bytes.
-const MAX_COMPLAINT: u64 = 64 * 1024;
+const MAX_COMPLAINT: usize = 64 * 1024;
 /// What is shown of one text of a server's, in characters.
 const MAX_TEXT: usize = 512;
 /// How the standard library's error begins when a name was not found.
@@ -234,9 +234,8 @@ struct Complaint {
 pub(super) fn of_response(origin: &Origin, response: Response<Body>) -> Trouble {
     let (parts, body) = response.into_parts();
     let status = parts.status.as_u16();
-    let mut text = Vec::new();
     // What cannot be read of it is not missed: the status says enough.
-    let _ = body.into_reader().take(MAX_COMPLAINT).read_to_end(&mut text);
+    let text = super::exchange::remainder(body, MAX_COMPLAINT);
     let complaints = serde_json::from_slice::<Complaints>(&text).ok();
     let (errors, details) = complaints.map_or_else(Default::default, |all| (all.errors, all.details));
     let mut said: Vec<String> = errors

@@ -144,7 +144,7 @@ impl Registry {
     /// Asks one endpoint after the other; a mirror has one try.
     fn anywhere<T>(&self, ask: impl Fn(&Endpoint, &Session, Patience) -> Result<T, Trouble>) -> Result<T, Trouble> {
         for endpoint in &self.endpoints {
-            let patience = match endpoint.role {
+            let patience = match endpoint.role() {
                 Role::Mirror => Patience::new(1, self.first_pause),
                 Role::Registry => self.patience(),
             };
@@ -153,7 +153,7 @@ impl Registry {
             }
             let result = endpoint.session().and_then(|session| ask(endpoint, &session, patience));
             match result {
-                Err(trouble) if endpoint.role == Role::Mirror => endpoint.leave(&trouble),
+                Err(trouble) if endpoint.role() == Role::Mirror => endpoint.leave(&trouble),
                 result => return result,
             }
         }

@@ -52,7 +52,7 @@ impl Registry {
         match ask() {
             Ok(mounted) => Ok(mounted),
             // Whether we may read there, and whether it is there, is only worth a shortcut.
-            Err(trouble) if matches!(trouble.status, Some(400..=404 | 405)) => {
+            Err(trouble) if matches!(trouble.status, Some(400..=405)) => {
                 tracing::debug!(reason = trouble.reason(), "no mount");
                 Ok(false)
             }

@@ -4,10 +4,12 @@ mod changes;
 mod formats;
 mod jail;
 mod layer;
+mod layer_forms;
 mod layer_random;
 mod load;
 mod pack;
 mod recipe;
+mod removal;
 mod save;
 mod store;
 mod tree;
@@ -154,6 +156,10 @@ impl Root {
         for name in names(&image) {
             match fs::symlink_metadata(image.join(&name)).unwrap().is_dir() {
                 true => assert_eq!(files(&image.join(&name)), [""; 0], "{name}"),
+                false if name == "repositories.json" => {
+                    let text = fs::read_to_string(image.join(name)).unwrap();
+                    assert!(!text.contains("sha256"), "{text}");
+                }
                 false => assert_eq!(name, "lock"),
             }
         }

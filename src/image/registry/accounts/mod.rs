@@ -5,7 +5,7 @@
 //! Secrets are never printed, logged or put into a command line; they go to helpers through a pipe.
 
 mod caller;
-mod helper;
+mod keychain;
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use self::caller::Caller;
-use self::helper::Helper;
+use self::keychain::Helper;
 use crate::error::Failure;
 use crate::store::{self, Durability};
 
