@@ -131,15 +131,15 @@ impl Store {
     pub fn derive(
         &self,
         mut document: Document,
-        layer: &FreshLayer,
+        layer: FreshLayer,
         step: Step,
         reference: Option<&Reference>,
     ) -> Result<String> {
-        document.push(&Step { layer: layer.diff_id.clone(), ..step })?;
+        // The lease is held until the image names its layers.
+        let FreshLayer { lease: _held, diff_id } = layer;
+        document.push(&Step { layer: diff_id, ..step })?;
         let config = document.to_bytes()?;
         let references = reference.map(std::slice::from_ref).unwrap_or_default();
-        // The lease is held until the image names its layers.
-        let _held = &layer.lease;
         let id = self.record(&Arrival { config: &config, manifest: None, references, digests: &[] })?;
         Ok(id.to_string())
     }

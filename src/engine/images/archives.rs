@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::commit::{checked, name};
-use crate::container::handle;
 use crate::engine::Engine;
 use crate::engine::events::Kind;
 use crate::image::Store;
@@ -95,8 +94,7 @@ impl Engine {
         };
         let step =
             Step { created: Timestamp::now(), created_by: String::new(), author: String::new(), comment, layer: None };
-        let id = store.derive(document, &layer, step, reference.as_ref())?;
-        drop(layer);
+        let id = store.derive(document, layer, step, reference.as_ref()).inspect_err(|_| self.sweep_images())?;
         if let Some(reference) = &reference {
             self.note_tagged(&id, reference);
         }
@@ -108,15 +106,7 @@ impl Engine {
     /// Frees what nothing uses: layers of an image that did not become one. That it fails changes nothing for
     /// whoever is told of the failure before it.
     pub(in crate::engine) fn sweep_images(&self) {
-        let used = &mut || {
-            let mut layers = std::collections::BTreeSet::new();
-            for id in handle::ids(self.layout())? {
-                // A record that cannot be read may name any layer: then nothing is swept.
-                layers.extend(handle::load(self.layout(), &id)?.config.image.layers);
-            }
-            Ok(layers)
-        };
-        if let Err(error) = Store::open(&self.layout).sweep(used) {
+        if let Err(error) = Store::open(&self.layout).sweep(&mut || self.used_layers()) {
             tracing::debug!("sweep images: {error:#}");
         }
     }

@@ -75,11 +75,14 @@ impl Engine {
                 Meanwhile::Paused => self.pause_for_now(&id)?,
                 Meanwhile::Running => None,
             };
-            store.take_upper(upper.as_fd(), &config.image.layers, &MOUNT_POINTS)?
+            let taken = store.take_upper(upper.as_fd(), &config.image.layers, &MOUNT_POINTS);
+            taken.inspect_err(|_| self.sweep_images())?
         };
         // A directory that was being removed looks emptier and emptier: what came of it is not the container.
         let inode = upper.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
         if std::fs::metadata(&path).map(|metadata| (metadata.dev(), metadata.ino())).ok() != inode {
+            drop(layer);
+            self.sweep_images();
             return Err(Failure::conflict(format!("container {} was removed while it was read", id.short())).into());
         }
         let step = Step {
@@ -89,8 +92,8 @@ impl Engine {
             comment: request.message.clone(),
             layer: None,
         };
-        let image = store.derive(document, &layer, step, reference.as_ref())?;
-        drop(layer);
+        let derived = store.derive(document, layer, step, reference.as_ref());
+        let image = derived.inspect_err(|_| self.sweep_images())?;
         if let Some(reference) = &reference {
             self.note_tagged(&image, reference);
         }
