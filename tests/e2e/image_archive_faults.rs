@@ -47,27 +47,31 @@ fn layers(root: &Path) -> usize {
 #[test]
 fn killed_while_loading() {
     ours_only!("strace on our own program");
-    let s = Sandbox::new();
-    let file = s.host("image.tar");
+    let host = Sandbox::new();
+    let file = host.host("image.tar");
     let upper = Layer::default().file("x", 0o644, vec![1; 200_000]);
     save(Path::new(&file), "kill:1", &json!({"Cmd": ["true"]}), &[Layer::busybox(), upper]);
-    let calls = [("write", 9), ("mkdirat", 5), ("renameat2", 1), ("rename", 1), ("flock", 3), ("unlink", 3)];
+    let calls = [("write", 3), ("mkdirat", 5), ("renameat2", 1), ("rename", 1), ("flock", 4), ("unlink", 2)];
     let kills = each(&calls, |call, nth| {
+        // A store of its own each time: one that has the layers already makes fewer calls.
+        let s = Sandbox::new();
         let killed = killed_at(&s, call, nth, &["load", "-i", &file]);
         // Either it is there and runs, or it is not there.
-        if !s.ok(["images", "-q", "kill:1"]).is_empty() {
+        let tagged = !s.ok(["images", "-q", "kill:1"]).is_empty();
+        if tagged {
             s.ok(["run", "--rm", "kill:1", "true"]);
         }
         sweep(&s);
-        let tagged = !s.ok(["images", "-q", "kill:1"]).is_empty();
         let configs = fs::read_dir(s.root().join("image/configs/sha256")).map_or(0, Iterator::count);
         assert_eq!(layers(&s.root()), if configs > 0 { 2 } else { 0 }, "{call} {nth}: {tagged}");
         assert_eq!(unfinished(&s.root()), [""; 0], "{call} {nth}");
+        if killed {
+            s.ok(["load", "-i", &file]);
+            s.ok(["run", "--rm", "kill:1", "true"]);
+        }
         killed && nth < 60
     });
     assert!(kills > 10, "only {kills} kills");
-    s.ok(["load", "-i", &file]);
-    s.ok(["run", "--rm", "kill:1", "true"]);
 }
 
 #[test]

@@ -16,8 +16,9 @@ fn image(s: &Sandbox) -> String {
     let lower =
         Layer::busybox().dir("d/", 0o1777).file("d/gone", 0o644, "x").file("d/suid", 0o4755, "suid").dir(&deep, 0o755);
     let upper = Layer::default()
+        .dir("d/", 0o1777)
         .whiteout("d/gone")
-        .file("d/new", 0o640, "new")
+        .file("d/new", 0o644, "new")
         .hardlink("d/link", "d/new")
         .symlink("l", "d/new")
         .file("d/bytes", 0o644, vec![9; 100_000]);
@@ -36,11 +37,12 @@ fn saved(s: &Sandbox) -> String {
 
 /// Loads an archive elsewhere and runs what came.
 #[track_caller]
-fn comes_as(file: &str, id: &str) {
+fn comes_as(file: &str, id: Option<&String>) {
     let there = Sandbox::new();
     let line = there.ok(["load", "-i", file]);
-    assert_eq!(there.ok(["images", "-q", "--no-trunc"]), id, "{line}");
-    assert_eq!(there.ok(["run", "--rm", id]), "new");
+    let found = there.ok(["images", "-q", "--no-trunc"]);
+    assert!(id.is_none_or(|id| *id == found), "{line}: {found}");
+    assert_eq!(there.ok(["run", "--rm", &found]), "new");
 }
 
 /// The files of an image as a container has them.
@@ -69,7 +71,8 @@ fn skopeo_reads_and_writes() {
             let out = s.host("out.tar");
             let _ = fs::remove_file(&out);
             skopeo(&s, &["copy", &source, &format!("{form}:{out}{target}")]);
-            comes_as(&out, &id);
+            // Between the two worlds skopeo writes another config.
+            comes_as(&out, source.starts_with(form).then_some(&id));
         }
     }
     // A layout in a directory: its tar is loaded, names and compressed layers as skopeo wrote them.
@@ -124,7 +127,7 @@ fn podman_loads_and_saves() {
     for form in ["docker-archive", "oci-archive"] {
         let out = s.host(&format!("{form}.tar"));
         podman(&s, &["save", "-q", "--format", form, "-o", &out, "x/y:1"]);
-        comes_as(&out, &id);
+        comes_as(&out, Some(&id));
     }
 }
 
@@ -138,11 +141,11 @@ fn docker_loads_and_saves() {
     assert_eq!(docker.ok(["images", "-q", "--no-trunc"]), id);
     let out = s.host("docker.tar");
     docker.ok(["save", "-o", &out, "x/y:1"]);
-    comes_as(&out, &id);
+    comes_as(&out, Some(&id));
     // The files are the same.
-    docker.ok(["create", "--name", "c", "x/y:1"]);
+    docker.ok(["create", "--name", "c1", "x/y:1"]);
     let (exported, directory) = (s.host("exported.tar"), s.host_dir("exported"));
-    docker.ok(["export", "-o", &exported, "c"]);
+    docker.ok(["export", "-o", &exported, "c1"]);
     host("tar", ["-x", "--numeric-owner", "-p", "-C", &directory, "-f", &exported]);
     let own = |line: &String| !["dev", ".dockerenv", "etc", "proc", "sys"].iter().any(|name| line.starts_with(name));
     let (theirs, ours) = (tree(Path::new(&directory)), tree(&files(&s, &id)));

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ use crate::image::index::blob_name;
 use crate::image::lease::Lease;
 use crate::image::manifest::{Descriptor, Manifest, Platform, media};
 use crate::image::reference::Reference;
-use crate::image::{Store, recipe};
+use crate::image::{Store, recipe, stream};
 
 /// What is to be saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -236,11 +236,21 @@ impl Store {
     }
 
     /// A layer's bytes in the form that has this digest.
-    fn open_layer(&self, digest: &Digest, diff_id: &Digest) -> Result<Box<dyn Read>> {
-        match self.blobs().open(digest)? {
-            Some(blob) => Ok(Box::new(blob)),
-            None => Ok(Box::new(recipe::tar(&self.layer_directory(diff_id))?)),
+    pub(in crate::image) fn open_layer(&self, digest: &Digest, diff_id: &Digest) -> Result<Box<dyn Read>> {
+        if let Some(blob) = self.blobs().open(digest)? {
+            return Ok(Box::new(blob));
         }
+        let directory = self.layer_directory(diff_id);
+        if directory.join("recipe").exists() {
+            return Ok(Box::new(recipe::tar(&directory)?));
+        }
+        // One that cannot be told again was kept as it came, and that may be another form than this one.
+        for form in self.layer_record(diff_id)?.blobs {
+            if let Some(blob) = self.blobs().open(&form.digest)? {
+                return stream::decompress(blob);
+            }
+        }
+        bail!("layer {diff_id} has neither a recipe nor a blob")
     }
 }
 

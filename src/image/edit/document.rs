@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Change, CommandForm, Healthcheck, words};
+use super::{Change, CommandForm, words};
 use crate::error::Failure;
-use crate::image::Defaults;
 use crate::image::config::MAX_LAYERS;
 use crate::image::digest::Digest;
+use crate::image::{Defaults, Healthcheck};
 
 /// Where shell forms go unless the image says otherwise.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -119,6 +119,8 @@ impl Document {
         set_text(config, "User", &defaults.user);
         set_text(config, "WorkingDir", &defaults.workdir);
         set_text(config, "StopSignal", defaults.stop_signal.as_deref().unwrap_or_default());
+        set_list(config, "Shell", &defaults.shell);
+        set_healthcheck(config, defaults.healthcheck.as_ref());
         set_keys(config, "Volumes", defaults.volumes.iter());
         set_keys(config, "ExposedPorts", defaults.exposed_ports.iter());
         match defaults.labels.is_empty() {
@@ -205,31 +207,7 @@ impl Document {
                 list.push(line.clone());
                 set_list(config, "OnBuild", &list);
             }
-            Change::Healthcheck(check) => {
-                let value = match check {
-                    Healthcheck::None => json!({"Test": ["NONE"]}),
-                    Healthcheck::Check(check) => {
-                        let test: Vec<String> = match &check.command {
-                            CommandForm::Exec(words) => ["CMD".to_owned()].into_iter().chain(words.clone()).collect(),
-                            CommandForm::Shell(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
-                        };
-                        let mut value = Map::from_iter([("Test".to_owned(), json!(test))]);
-                        for (name, number) in [
-                            ("Interval", check.interval),
-                            ("Timeout", check.timeout),
-                            ("StartPeriod", check.start_period),
-                            ("StartInterval", check.start_interval),
-                            ("Retries", i64::from(check.retries)),
-                        ] {
-                            if number != 0 {
-                                value.insert(name.into(), json!(number));
-                            }
-                        }
-                        Value::Object(value)
-                    }
-                };
-                config.insert("Healthcheck".into(), value);
-            }
+            Change::Healthcheck(check) => set_healthcheck(config, Some(check)),
         }
         Ok(())
     }
@@ -266,6 +244,29 @@ fn set_text(config: &mut Map<String, Value>, name: &str, text: &str) {
         true => drop(config.remove(name)),
         false => drop(config.insert(name.to_owned(), json!(text))),
     }
+}
+
+fn set_healthcheck(config: &mut Map<String, Value>, check: Option<&Healthcheck>) {
+    let Some(check) = check else {
+        config.remove("Healthcheck");
+        return;
+    };
+    let mut value = Map::new();
+    if let Some(test) = &check.test {
+        value.insert("Test".into(), json!(test));
+    }
+    for (name, number) in [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+        ("Retries", check.retries),
+    ] {
+        if number != 0 {
+            value.insert(name.into(), json!(number));
+        }
+    }
+    config.insert("Healthcheck".into(), Value::Object(value));
 }
 
 /// An object whose keys are the set, as Go writes one.

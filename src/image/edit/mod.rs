@@ -12,6 +12,8 @@ mod words;
 pub use document::{Document, Step};
 pub use parse::parse;
 
+use super::Healthcheck;
+
 /// An instruction that changes what an image's containers inherit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -23,7 +25,7 @@ pub enum Change {
     Env(Vec<(String, String)>),
     /// Ports: `80`, `80/udp`, `8000-8010`.
     Expose(Vec<String>),
-    /// How its health is checked.
+    /// How its health is checked; the test `NONE` for not at all, whatever the base image says.
     Healthcheck(Healthcheck),
     /// Labels; values as written.
     Label(Vec<(String, String)>),
@@ -46,36 +48,4 @@ pub enum CommandForm {
     Exec(Vec<String>),
     /// A line for the image's shell.
     Shell(String),
-}
-
-impl Default for CommandForm {
-    fn default() -> Self {
-        CommandForm::Exec(Vec::new())
-    }
-}
-
-/// `HEALTHCHECK`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Healthcheck {
-    /// None, not even the base image's.
-    None,
-    /// This one.
-    Check(Check),
-}
-
-/// A check of health. Times are nanoseconds; 0 stands for the default.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Check {
-    /// What is run.
-    pub command: CommandForm,
-    /// Between two checks.
-    pub interval: i64,
-    /// How long one may take.
-    pub timeout: i64,
-    /// How long failures do not count.
-    pub start_period: i64,
-    /// Between two checks in that time.
-    pub start_interval: i64,
-    /// Failures in a row that make it unhealthy.
-    pub retries: u32,
 }

@@ -5,8 +5,9 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::words;
-use super::{Change, Check, CommandForm, Healthcheck};
+use super::{Change, CommandForm};
 use crate::error::Failure;
+use crate::image::Healthcheck;
 
 /// Parses changes; each may have several lines, of which one that ends with a backslash goes on.
 ///
@@ -127,7 +128,7 @@ fn pairs(name: &str, rest: &str) -> Result<Vec<(String, String)>> {
 }
 
 fn healthcheck(mut rest: &str) -> Result<Healthcheck> {
-    let mut check = Check::default();
+    let mut check = Healthcheck::default();
     let mut any = false;
     while let Some(flag) = rest.strip_prefix("--") {
         any = true;
@@ -145,7 +146,7 @@ fn healthcheck(mut rest: &str) -> Result<Healthcheck> {
             "start-period" => check.start_period = time("start-period")?,
             "start-interval" => check.start_interval = time("start-interval")?,
             "retries" => match value.parse::<u32>() {
-                Ok(retries) => check.retries = retries,
+                Ok(retries) => check.retries = i64::from(retries),
                 Err(_) => bail!("--retries must be a non-negative number, not {value:?}"),
             },
             _ => bail!("unknown flag: --{key}"),
@@ -157,11 +158,14 @@ fn healthcheck(mut rest: &str) -> Result<Healthcheck> {
         "" => bail!("HEALTHCHECK requires at least one argument"),
         "NONE" if any => bail!("unknown flag: HEALTHCHECK NONE takes no flags"),
         "NONE" if !command_text.is_empty() => bail!("HEALTHCHECK NONE takes no arguments"),
-        "NONE" => Ok(Healthcheck::None),
+        "NONE" => Ok(Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() }),
         "CMD" if command_text.is_empty() => bail!("Missing command after HEALTHCHECK CMD"),
         "CMD" => {
-            check.command = command(command_text)?;
-            Ok(Healthcheck::Check(check))
+            check.test = Some(match command(command_text)? {
+                CommandForm::Exec(words) => ["CMD".to_owned()].into_iter().chain(words).collect(),
+                CommandForm::Shell(line) => vec!["CMD-SHELL".to_owned(), line],
+            });
+            Ok(check)
         }
         other => bail!("Unknown type {other:?} in HEALTHCHECK (try CMD)"),
     }
@@ -250,14 +254,15 @@ mod tests {
         assert_eq!(one("WORKDIR a b"), Change::Workdir("a b".into()));
         assert_eq!(one("STOPSIGNAL SIGUSR1"), Change::StopSignal("SIGUSR1".into()));
         assert_eq!(one("ONBUILD RUN make"), Change::OnBuild("RUN make".into()));
-        assert_eq!(one("HEALTHCHECK NONE"), Change::Healthcheck(Healthcheck::None));
-        let Change::Healthcheck(Healthcheck::Check(check)) =
+        let none = Healthcheck { test: Some(strings(&["NONE"])), ..Healthcheck::default() };
+        assert_eq!(one("HEALTHCHECK NONE"), Change::Healthcheck(none));
+        let Change::Healthcheck(check) =
             one("HEALTHCHECK --interval=1m30s --timeout=500ms --retries=3 CMD curl -f http://localhost/ || exit 1")
         else {
             panic!()
         };
         assert_eq!((check.interval, check.timeout, check.retries), (90_000_000_000, 500_000_000, 3));
-        assert_eq!(check.command, CommandForm::Shell("curl -f http://localhost/ || exit 1".into()));
+        assert_eq!(check.test, Some(strings(&["CMD-SHELL", "curl -f http://localhost/ || exit 1"])));
         assert_eq!(parse(&strings(&["", "# nothing", "USER a\nUSER b"])).unwrap().len(), 2);
     }
 

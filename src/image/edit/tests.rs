@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Document, Step, parse};
-use crate::image::Defaults;
 use crate::image::digest::Digest;
+use crate::image::{Defaults, Healthcheck};
 
 fn base() -> Value {
     json!({
@@ -101,13 +101,15 @@ fn what_a_container_was_run_with_replaces_the_bases() {
         labels: [("l".to_owned(), "m".to_owned())].into(),
         exposed_ports: vec!["80/tcp".into()],
         stop_signal: Some("SIGUSR1".into()),
+        healthcheck: Some(Healthcheck { test: Some(vec!["NONE".into()]), ..Healthcheck::default() }),
+        shell: vec!["/bin/bash".into(), "-c".into()],
         ..Defaults::default()
     };
     document.run_with(&defaults).unwrap();
     assert_eq!(
         value(&document)["config"],
         json!({"Env": ["B=2"], "Cmd": ["top", "-b"], "User": "1", "Labels": {"l": "m"}, "ExposedPorts": {"80/tcp": {}},
-            "StopSignal": "SIGUSR1", "Unknown": true, "Healthcheck": {"Test": ["CMD", "true"]}})
+            "StopSignal": "SIGUSR1", "Unknown": true, "Healthcheck": {"Test": ["NONE"]}, "Shell": ["/bin/bash", "-c"]})
     );
 }
 

@@ -43,7 +43,7 @@ pub(super) fn saved(config: &[u8], layers: &[&[u8]], tags: &Value) -> Vec<u8> {
 }
 
 fn refused(root: &Root, archive: &[u8], reason: &str) {
-    let error = root.load(&archive).expect_err(reason);
+    let error = root.load(archive).expect_err(reason);
     let text = format!("{error:#}");
     assert!(text.contains(reason), "{text}");
     root.assert_empty();
