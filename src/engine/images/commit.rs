@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
 use crate::container::{Config, ContainerId, MountSource};
-use crate::engine::Engine;
 use crate::engine::events::Action;
 use crate::engine::lifecycle::signal_number;
+use crate::engine::{Engine, health};
 use crate::error::Failure;
 use crate::image::edit::{self, Change, Document, Step};
 use crate::image::manifest::Platform;
@@ -254,6 +254,7 @@ fn run_with(config: &Config, base: &Defaults) -> Defaults {
         stop_signal: unset(&config.stop_signal, "SIGTERM", base.stop_signal.is_none()),
         labels: config.labels.clone(),
         exposed_ports: ports.into_iter().collect(),
+        healthcheck: config.health.as_ref().map(health::for_image),
         ..base.clone()
     }
 }
