@@ -124,6 +124,10 @@ fn the_containers_config_is_the_images() {
         "/vol",
         "--stop-signal",
         "SIGUSR1",
+        "--health-cmd",
+        "true",
+        "--health-interval",
+        "5s",
         "--entrypoint",
         "/bin/echo",
         "-t",
@@ -153,6 +157,7 @@ fn the_containers_config_is_the_images() {
     assert_eq!(config["ExposedPorts"], json!({"80/tcp": {}, "90/udp": {}}));
     assert_eq!(config["Volumes"], json!({"/vol": {}}));
     assert_eq!(config["StopSignal"], "SIGUSR1");
+    assert_eq!(config["Healthcheck"], json!({"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_i64}));
     assert_eq!(config["Healthcheck"], json!({"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_i64}));
     assert_eq!((&config["Entrypoint"], &config["Cmd"]), (&json!(["/bin/echo"]), &json!(["y"])));
     assert_eq!(s.ok(["run", "--rm", &tag]), "y");
