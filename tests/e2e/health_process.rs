@@ -52,7 +52,12 @@ fn what_a_check_leaves_behind_holds_up_nobody() {
     let name = s.name("c");
     let (time, sleeper) = own_time(&s);
     // It has the check's output for as long as it lives.
-    checked(&s, &name, &format!("[ -e /once ] || sleep {time} & touch /once; echo done"), &["--health-timeout", "20s"]);
+    checked(
+        &s,
+        &name,
+        &format!("[ -e /once ] || {{ sleep {time} & }}; touch /once; echo done"),
+        &["--health-timeout", "20s"],
+    );
     changes(&s, &name).expect("health_status: healthy");
     assert_eq!(result(&s, &name)["Output"], "done\n");
     assert_eq!(alive(&sleeper).len(), 1, "it is the container's own affair");
