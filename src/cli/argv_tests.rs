@@ -121,7 +121,7 @@ fn health_checks_are_dockers() {
     let check = check.unwrap();
     assert_eq!(check.test, ["CMD-SHELL", "a"]);
     assert_eq!((check.interval, check.timeout, check.retries), (90_000_000_000, 500_000_000, 4));
-    let periods = health("--health-start-period 1.5h -health-start-interval 2s busybox").unwrap();
+    let periods = health("--health-start-period 1.5h --health-start-interval 2s busybox").unwrap();
     assert_eq!((periods.start_period, periods.start_interval), (5_400_000_000_000, 2_000_000_000));
     assert!(periods.test.is_empty());
     let conflict = "--no-healthcheck conflicts with --health-* options";

@@ -65,12 +65,10 @@ impl Display {
     /// One line that stays.
     fn say(&self, text: &str) {
         let text = output::printable(text);
-        match (&self.bars, self.place) {
-            // Printed past the bars, which move down.
-            (Some(bars), _) if !bars.is_hidden() => drop(bars.println(text)),
+        match self.place {
             // A reader that is gone does not stop the transfer.
-            (_, Place::Output) => drop(output::print_line(&text)),
-            (_, Place::Error) => output::complain(&format!("{text}\n")),
+            Place::Output => drop(output::print_line(&text)),
+            Place::Error => output::complain(&format!("{text}\n")),
         }
     }
 
@@ -151,14 +149,14 @@ impl Progress for Display {
     }
 
     fn line(&self, text: &str) {
-        // Bars stay where they are, above what comes; the next image's get lines of their own.
+        // A line about the whole ends what was said of layers: in the place of their bars it stays as text.
         let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bars) = &self.bars
             && !layers.is_empty()
         {
             let _ = bars.clear();
-            for (prefix, said) in in_order(&mut layers) {
-                let _ = bars.println(format!("{prefix}: {said}"));
+            for (layer, said) in in_order(&mut layers) {
+                self.say(&format!("{layer}: {said}"));
             }
         }
         drop(layers);

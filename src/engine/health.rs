@@ -1,4 +1,5 @@
-//! The health check of a container that is to be made: the image's under the user's.
+//! Health checks between images and containers: a new container has the image's under the user's, and a
+//! committed image has the container's.
 
 use anyhow::Result;
 
@@ -27,6 +28,18 @@ pub(super) fn merged(image: Option<&Healthcheck>, user: Option<HealthCheck>) -> 
         (Some(user), Some(image)) => Some(user.over(image)),
         (user, image) => user.or(image),
     })
+}
+
+/// As an image brings it along.
+pub(super) fn for_image(check: &HealthCheck) -> Healthcheck {
+    Healthcheck {
+        test: Some(check.test.clone()).filter(|test| !test.is_empty()),
+        interval: check.interval,
+        timeout: check.timeout,
+        start_period: check.start_period,
+        start_interval: check.start_interval,
+        retries: check.retries,
+    }
 }
 
 /// What the user should know of it; Docker tells its daemon's log.

@@ -3,9 +3,9 @@
 //! A file that has its name is complete: it was written under another and renamed. What is read whole
 //! is digested again, so damage is met here and not in what believes the content.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -14,6 +14,11 @@ use super::config::MAX_DOCUMENT;
 use super::digest::Digest;
 use crate::error::Failure;
 use crate::store::{self, Durability};
+
+/// Makes a file that only its owner may read, whatever the umask: what is in images may be secret.
+pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
 
 /// One directory of such files.
 #[derive(Debug, Clone)]

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
+use super::contents::create_private;
 use super::digest::Digest;
 use super::layer::Limits;
 use super::lease::Lease;
@@ -166,7 +167,7 @@ impl Store {
         let Some(blob) = wanted.blob else { return Ok(()) };
         let temporary = Temporary::create(&self.layout.layers())?;
         let path = temporary.directory.join("blob");
-        let mut file = File::create_new(&path).with_context(|| format!("create {}", path.display()))?;
+        let mut file = create_private(&path).with_context(|| format!("create {}", path.display()))?;
         let (mut hasher, mut buffer, mut length) = (Sha256::new(), vec![0; 128 << 10], 0_u64);
         loop {
             let count = match input.read(&mut buffer) {

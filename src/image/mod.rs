@@ -48,7 +48,7 @@ mod unpack;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::layout::Layout;
 use manifest::Platform;
@@ -100,21 +100,32 @@ pub struct Defaults {
 
 /// The health check that an image brings along: Docker's extension of the image config, which OCI reserves
 /// (image spec, config.md, "Healthcheck"). A number that is 0 was not given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Healthcheck {
     /// `NONE`, or `CMD` and words, or `CMD-SHELL` and a line for the shell; empty as the image below has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Vec<String>>,
     /// Between two checks, nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
     pub interval: i64,
     /// How long one may take, nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
     pub timeout: i64,
     /// How long the container may take to get ready, nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_period: i64,
     /// Between two checks in that time, nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_interval: i64,
     /// Failures in a row that make it unhealthy.
+    #[serde(skip_serializing_if = "is_zero")]
     pub retries: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// The store of images below one data root.

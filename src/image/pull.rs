@@ -200,7 +200,8 @@ impl Fetch<'_> {
             progress.layer(&blob.digest, Step::Retrying { seconds, reason: reason.to_owned() });
         };
         let open = || -> Result<Box<dyn Read + Send>> {
-            let input = self.registry.blob(blob, retrying)?;
+            // Digested while it is unpacked, and held against the manifest before it gets its name.
+            let input = self.registry.unverified_blob(blob, retrying)?;
             Ok(Box::new(Watched { input, done: 0, blob, progress, stop: &self.stop }))
         };
         let waiting = || progress.layer(&blob.digest, Step::Waiting);

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::config::layers_of;
+use super::contents::create_private;
 use super::digest::Digest;
 use super::layers::Temporary;
 use super::lease::Lease;
@@ -152,7 +153,7 @@ impl Send<'_> {
         self.push.progress.layer(diff_id, Step::Finishing);
         let temporary = Temporary::create(&self.store.layers_directory())?;
         let path = temporary.directory.join("blob");
-        let file = File::create_new(&path).with_context(|| format!("create {}", path.display()))?;
+        let file = create_private(&path).with_context(|| format!("create {}", path.display()))?;
         let mut encoder = GzEncoder::new(Hashed { file, hasher: Sha256::new(), length: 0 }, Compression::default());
         let mut tar = recipe::tar(&self.store.layer_directory(diff_id))?;
         let mut hasher = Sha256::new();

@@ -16,6 +16,7 @@ use std::thread::{self, ScopedJoinHandle};
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
+use super::contents::create_private;
 use super::digest::Digest;
 pub(super) use super::layer::Retold;
 use super::layer::{self, Applied, Bytes, Limits};
@@ -90,7 +91,7 @@ pub(super) fn unpack(input: impl Read + Send, staging: &Path, keep: Keep, limits
     let compression = stream::compression(&first)?;
     let blob = match (keep, compression) {
         (Keep::Nothing, _) | (_, Compression::None) => None,
-        (Keep::Blob, _) => Some(File::create_new(staging.join("blob")).context("create blob")?),
+        (Keep::Blob, _) => Some(create_private(&staging.join("blob")).context("create blob")?),
     };
     let bytes = if blob.is_some() { Bytes::Kept } else { Bytes::Passing };
     let apply = |input: &mut dyn BufRead| -> Result<Applied> {

@@ -30,6 +30,10 @@ fn release(text: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// Some distributions turn these on for all overlays. Then an upper directory would hold references to layers below
+/// instead of contents, and could not become a layer of its own (Documentation/filesystems/overlayfs.rst).
+const SELF_CONTAINED: [(&str, &str); 2] = [("redirect_dir", "off"), ("metacopy", "off")];
+
 /// A detached overlay, layers named one by one: their number and the length of their paths do not matter.
 pub(super) fn by_parts(overlay: &Overlay) -> Result<OwnedFd, CallFailed> {
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).call("fsopen")?;
@@ -39,6 +43,9 @@ pub(super) fn by_parts(overlay: &Overlay) -> Result<OwnedFd, CallFailed> {
     }
     rustix::mount::fsconfig_set_string(&context, "upperdir", &overlay.upper).call("fsconfig")?;
     rustix::mount::fsconfig_set_string(&context, "workdir", &overlay.work).call("fsconfig")?;
+    for (option, value) in SELF_CONTAINED {
+        rustix::mount::fsconfig_set_string(&context, option, value).call("fsconfig")?;
+    }
     if overlay.volatile {
         rustix::mount::fsconfig_set_flag(&context, "volatile").call("fsconfig")?;
     }
@@ -108,7 +115,7 @@ pub(super) fn mount_by_options(overlay: &Overlay) -> Result<()> {
     let text = |path: &Path| path.display().to_string();
     let options = |lower: Vec<String>, upper: String, work: String| {
         let volatile = if overlay.volatile { ",volatile" } else { "" };
-        format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", lower.join(":"))
+        format!("lowerdir={},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off{volatile}", lower.join(":"))
     };
     let mut joined =
         options(overlay.lower.iter().map(|layer| text(layer)).collect(), text(&overlay.upper), text(&overlay.work));

@@ -78,7 +78,7 @@ class Registry:
 class Ours:
     name = "mydocker"
 
-    def __init__(self, binary):
+    def __init__(self, binary=None):
         self.binary = binary
 
     def begin(self, store):
@@ -151,7 +151,9 @@ class Podman(Ours):
     name = "podman"
 
     def begin(self, store):
-        self.base = ["podman", "--root", f"{store}/root", "--runroot", f"{store}/run", "--storage-driver", "overlay"]
+        # It takes no path of more than fifty characters.
+        self.volatile = f"/run/mydocker-bench-{os.getpid()}"
+        self.base = ["podman", "--root", f"{store}/root", "--runroot", self.volatile, "--storage-driver", "overlay"]
 
     def pull(self, image):
         run([*self.base, "pull", "-q", "--tls-verify=false", f"{ADDRESS}/{image}"])
@@ -162,6 +164,7 @@ class Podman(Ours):
     def end(self):
         # It leaves its overlay directory mounted on itself.
         subprocess.run(["umount", f"{self.base[2]}/overlay"], check=False, **QUIET)
+        shutil.rmtree(self.volatile, ignore_errors=True)
 
     def sizes(self, store):
         return [os.path.join(store, "root")]
@@ -279,7 +282,9 @@ def archives(subjects, medium, rounds, archive):
             note("save of Debian", lambda: run([*subject.base, "save", "-o", saved, name]))
             os.remove(saved)
             script = "head -c 50000000 /dev/urandom > /fifty"
-            run([*subject.base, "run", "--name", "fifty", "--net", "none", name, "sh", "-c", script])
+            # crun may not raise limits on a machine without CAP_SYS_RESOURCE, which podman asks it to.
+            own = ["--ulimit", "host"] if subject.name == "podman" else []
+            run([*subject.base, "run", *own, "--name", "fifty", "--net", "none", name, "sh", "-c", script])
             note("commit of 50 MB", lambda: run([*subject.base, "commit", "-q" if subject.name == "podman" else "--pause=true", "fifty", "committed"]))
             run([*subject.base, "rm", "-f", "fifty"])
             subject.end()
@@ -316,7 +321,7 @@ def measure(arguments):
     ours, registry = Ours(arguments.binary), None
     floors = [Floor("sha256sum", "sha256sum > /dev/null"), Floor("igzip, tar", "igzip -d | tar -x")]
     peers = [peer for peer in (Docker(), Podman()) if peer.name not in arguments.without]
-    subjects = [ours, *peers, Tools(None), *floors] if "tools" not in arguments.without else [ours, *peers, *floors]
+    subjects = [ours, *peers, Tools(), *floors] if "tools" not in arguments.without else [ours, *peers, *floors]
     media = [medium for medium in ("/dev/shm", "/var/tmp") if medium not in arguments.without]
     scratches = [tempfile.mkdtemp(prefix="mydocker-bench.", dir=medium) for medium in ["/dev/shm", *media]]
     try:

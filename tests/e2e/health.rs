@@ -132,7 +132,7 @@ fn an_image_brings_its_check_and_flags_override_single_fields() {
     changes(&s, &other).expect("health_status: healthy");
 
     let none = run("none", &["--no-healthcheck"]);
-    assert_eq!(s.inspect(&none)["Config"]["Healthcheck"], json!({"Test": ["NONE"]}));
+    assert_eq!(s.inspect(&none)["Config"]["Healthcheck"]["Test"], json!(["NONE"]));
     assert_eq!(health(&s, &none), Value::Null);
     assert!(!shown(&s, &none).contains('('), "{}", shown(&s, &none));
 
@@ -296,4 +296,18 @@ fn a_container_without_checks_has_no_health() {
     s.ok(["create", "--name", &made, "--health-cmd", "true", "busybox"]);
     assert!(s.inspect(&made)["State"].get("Health").is_none());
     assert_eq!(s.ok(["ps", "-a", "--filter", "health=none", "--filter", &format!("name={made}"), "-q"]).len(), 12);
+}
+
+#[test]
+fn a_commit_takes_the_check_along() {
+    let s = Sandbox::new();
+    let name = s.name("c");
+    checked(&s, &name, "true", &["--health-retries", "2"]);
+    s.ok(["commit", &name, "committed:1"]);
+    let check = s.ok(["image", "inspect", "--format", "{{json .Config.Healthcheck}}", "committed:1"]);
+    let expected = json!({"Test": ["CMD-SHELL", "true"], "Interval": 100_000_000, "Retries": 2});
+    assert_eq!(serde_json::from_str::<Value>(&check).unwrap(), expected);
+    let other = s.name("other");
+    s.ok(["run", "-d", "--network", "none", "--name", &other, "committed:1"]);
+    changes(&s, &other).expect("health_status: healthy");
 }

@@ -52,7 +52,12 @@ fn what_a_check_leaves_behind_holds_up_nobody() {
     let name = s.name("c");
     let (time, sleeper) = own_time(&s);
     // It has the check's output for as long as it lives.
-    checked(&s, &name, &format!("[ -e /once ] || sleep {time} & touch /once; echo done"), &["--health-timeout", "20s"]);
+    checked(
+        &s,
+        &name,
+        &format!("[ -e /once ] || {{ sleep {time} & }}; touch /once; echo done"),
+        &["--health-timeout", "20s"],
+    );
     changes(&s, &name).expect("health_status: healthy");
     assert_eq!(result(&s, &name)["Output"], "done\n");
     assert_eq!(alive(&sleeper).len(), 1, "it is the container's own affair");
@@ -91,11 +96,10 @@ fn a_foreground_run_does_not_wait_for_a_check() {
     args.extend(flags);
     args.extend(["busybox", "sh", "-c", "read line; echo got $line; exit 5"]);
     let mut run = s.command(args).start();
-    let name = s.ok(["ps", "-q"]);
-    eventually("a container", || !s.ok(["ps", "-q"]).is_empty());
-    drop(name);
-    let id = s.ok(["ps", "-q"]);
-    eventually("a check that goes on", || s.ok(["top", &id]).contains(line));
+    eventually("a check that goes on", || {
+        let id = s.ok(["ps", "-q"]);
+        !id.is_empty() && s.run(["top", &id]).out().contains(line)
+    });
     run.send(b"word\n");
     run.close_stdin();
     // The command's output ends, too: the check holds none of the caller's streams.
@@ -236,7 +240,10 @@ fn a_check_whose_process_is_killed_or_stands_still_has_failed() {
     let next = alive(&format!("mydocker: health {name}"));
     kill_process(rustix::process::Pid::from_raw(next[0]).unwrap(), Signal::STOP).unwrap();
     assert_eq!(s.run(["exec", &name, "echo", "x"]).code(0).out(), "x");
+    // As after the grace that it has: in the meantime nobody would see its command end.
+    kill_process(rustix::process::Pid::from_raw(next[0]).unwrap(), Signal::KILL).unwrap();
     s.ok(["stop", "-t", "0", &name]);
+    assert_eq!(alive(&sleeper), NONE);
 }
 
 #[test]

@@ -60,12 +60,6 @@ impl Answer<'_> {
         self.keep = self.raw(head.as_bytes()) && self.raw(body);
     }
 
-    /// The head of a response only, as of one to HEAD.
-    pub fn head(&mut self, status: &str, headers: &[(&str, &str)]) {
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.keep = self.raw(format!("HTTP/1.1 {status}\r\n{headers}\r\n").as_bytes());
-    }
-
     /// Bytes as they are; whether the other side still takes them.
     pub fn raw(&mut self, bytes: &[u8]) -> bool {
         self.wire.write_all(bytes).and_then(|()| self.wire.flush()).is_ok()

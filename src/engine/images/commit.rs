@@ -12,14 +12,14 @@ use jiff::Timestamp;
 use crate::container::handle::{self, Record};
 use crate::container::status::Status;
 use crate::container::{Config, ContainerId, MountSource};
-use crate::engine::Engine;
 use crate::engine::events::Action;
 use crate::engine::lifecycle::signal_number;
+use crate::engine::{Engine, health};
 use crate::error::Failure;
 use crate::image::edit::{self, Change, Document, Step};
 use crate::image::manifest::Platform;
 use crate::image::reference::Reference;
-use crate::image::{Defaults, Healthcheck, Store};
+use crate::image::{Defaults, Store};
 use crate::runtime::spec::DEFAULT_PATH;
 use crate::sys::fd;
 use crate::sys::process::{self, Fork};
@@ -257,15 +257,8 @@ fn run_with(config: &Config, base: &Defaults) -> Defaults {
         stop_signal: unset(&config.stop_signal, "SIGTERM", base.stop_signal.is_none()),
         labels: config.labels.clone(),
         exposed_ports: ports.into_iter().collect(),
-        healthcheck: config.health.as_ref().map(|check| Healthcheck {
-            test: Some(check.test.clone()).filter(|test| !test.is_empty()),
-            interval: check.interval,
-            timeout: check.timeout,
-            start_period: check.start_period,
-            start_interval: check.start_interval,
-            retries: check.retries,
-        }),
-        shell: process.shell.clone(),
+        healthcheck: config.health.as_ref().map(health::for_image),
+        ..base.clone()
     }
 }
 

@@ -127,6 +127,9 @@ impl Document {
             true => drop(config.remove("Labels")),
             false => drop(config.insert("Labels".into(), json!(defaults.labels))),
         }
+        if let Some(check) = &defaults.healthcheck {
+            config.insert("Healthcheck".into(), json!(check));
+        }
         config.remove("OnBuild");
         Ok(())
     }

@@ -9,6 +9,7 @@ use flate2::Crc;
 
 use super::member::{Extensions, Member};
 use super::{Bytes, Retold};
+use crate::image::contents::create_private;
 use crate::image::header::{BLOCK, Header};
 use crate::image::pax::Pax;
 use crate::image::recipe::{self, Class};
@@ -44,7 +45,7 @@ enum Account {
 
 impl<'a> Archive<'a> {
     pub(super) fn new(input: &'a mut dyn BufRead, staging: &Path, bytes: Bytes) -> Result<Archive<'a>> {
-        let recipe = File::create_new(staging.join("recipe")).context("create recipe of the layer")?;
+        let recipe = create_private(&staging.join("recipe")).context("create recipe of the layer")?;
         Ok(Archive {
             input,
             staging: staging.to_owned(),
@@ -274,7 +275,7 @@ impl<'a> Archive<'a> {
         self.account = match self.bytes {
             Bytes::Kept => Account::Closed,
             Bytes::Passing => {
-                let blob = File::create_new(self.staging.join("blob")).context("keep archive")?;
+                let blob = create_private(&self.staging.join("blob")).context("keep archive")?;
                 let mut blob = BufWriter::with_capacity(KEPT, blob);
                 let count = io::copy(&mut recipe::tar_so_far(&self.staging)?, &mut blob).context("keep archive")?;
                 if count != told || count != self.position {

@@ -12,6 +12,7 @@ use ureq::http::{Method, Response};
 use super::Registry;
 use super::exchange::{Call, Patience};
 use super::fault::{self, Again, Known, Met, Trouble};
+use super::pull::Verification;
 use super::transport::Kind;
 use super::url::Origin;
 use crate::error::Failure;
@@ -37,7 +38,8 @@ pub(super) struct BlobReader<'a> {
     /// Which endpoint is asked.
     endpoint: usize,
     body: Option<(BodyReader<'static>, Origin)>,
-    hasher: Sha256,
+    /// `None` when whoever reads digests what comes.
+    hasher: Option<Sha256>,
     position: u64,
     /// Where failures were last forgotten.
     renewed: u64,
@@ -64,6 +66,7 @@ impl<'a> BlobReader<'a> {
     pub(super) fn open(
         registry: &'a Registry,
         descriptor: &Descriptor,
+        verification: Verification,
         retrying: Retrying<'a>,
     ) -> Result<Self, Trouble> {
         let mut reader = BlobReader {
@@ -73,7 +76,7 @@ impl<'a> BlobReader<'a> {
             patience: registry.patience(),
             endpoint: 0,
             body: None,
-            hasher: Sha256::new(),
+            hasher: (verification == Verification::Here).then(Sha256::new),
             position: 0,
             renewed: 0,
             waited: (Duration::ZERO, 0),
@@ -179,11 +182,11 @@ impl<'a> BlobReader<'a> {
 
     /// Checks what came, once all of it came.
     fn verify(&mut self) -> Result<(), Failure> {
-        let (body, digest) = (self.body.take(), Digest::finish(std::mem::take(&mut self.hasher)));
+        let (body, digest) = (self.body.take(), self.hasher.take().map(Digest::finish));
         let is_config =
             self.descriptor.media_type.contains(".config.") || self.descriptor.media_type.contains(".container.image.");
         let what = if is_config { "image config" } else { "filesystem layer" };
-        if digest != self.descriptor.digest {
+        if let Some(digest) = digest.filter(|digest| *digest != self.descriptor.digest) {
             return Err(Failure::engine(format!(
                 "{what} verification failed for digest {}: the registry sent {digest}",
                 self.descriptor.digest
@@ -230,7 +233,9 @@ impl<'a> BlobReader<'a> {
                 Ok(0) => self.broken(None).map_err(Failure::from)?,
                 Ok(count) => {
                     let waited = began.elapsed();
-                    self.hasher.update(&buffer[..count]);
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&buffer[..count]);
+                    }
                     self.position += count as u64;
                     if self.trickles(waited) {
                         let slow = io::Error::new(io::ErrorKind::TimedOut, "it sends too slowly");

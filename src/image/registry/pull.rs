@@ -31,6 +31,15 @@ impl Target<'_> {
     }
 }
 
+/// Who holds a blob against its digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verification {
+    /// Its reader, at its end.
+    Here,
+    /// Whoever reads it.
+    ByReader,
+}
+
 impl Registry {
     /// Fetches a manifest or index: by digest only what has that digest, by tag what the registry's own
     /// digest (`Docker-Content-Digest`) fits to. No more than 8 MiB.
@@ -83,7 +92,26 @@ impl Registry {
         descriptor: &Descriptor,
         retrying: impl Fn(u64, &str) + Send + 'a,
     ) -> Result<Box<dyn Read + Send + 'a>> {
-        match BlobReader::open(self, descriptor, Box::new(retrying)) {
+        self.stream(descriptor, Verification::Here, Box::new(retrying))
+    }
+
+    /// The same for who digests what comes anyway: the bytes are as many as announced, and whose they are is
+    /// for the caller to find out.
+    pub fn unverified_blob<'a>(
+        &'a self,
+        descriptor: &Descriptor,
+        retrying: impl Fn(u64, &str) + Send + 'a,
+    ) -> Result<Box<dyn Read + Send + 'a>> {
+        self.stream(descriptor, Verification::ByReader, Box::new(retrying))
+    }
+
+    fn stream<'a>(
+        &'a self,
+        descriptor: &Descriptor,
+        verification: Verification,
+        retrying: Box<dyn Fn(u64, &str) + Send + 'a>,
+    ) -> Result<Box<dyn Read + Send + 'a>> {
+        match BlobReader::open(self, descriptor, verification, retrying) {
             Ok(reader) => Ok(Box::new(reader)),
             Err(trouble) => Err(self.explain_pull(trouble, Target::Digest(&descriptor.digest))),
         }

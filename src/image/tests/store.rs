@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Barrier;
 
-use super::{Obtained, Root, Tar, config, names};
+use super::{Keep, Obtained, Root, Tar, Wanted, config, gzip, names};
 use crate::error::{Class, Failure};
 use crate::image::digest::Digest;
 use crate::image::reference::Reference;
@@ -169,4 +169,34 @@ fn leases_of_the_dead_count_for_nothing() {
     // What a killed process leaves: the file, without its lock.
     fs::write(leases.join("1-1-1"), format!("{}\n", Digest::of(&tar).hex())).unwrap();
     root.assert_empty();
+}
+
+#[test]
+fn only_root_reads_what_the_store_keeps() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = Root::new();
+    let tar = Tar::new().file("secret", b"1").bytes();
+    let wanted = Wanted { diff_id: None, blob: None, keep: Keep::Blob };
+    let lease = root.store.lease().unwrap();
+    root.store.obtain(&lease, wanted, || Ok(Box::new(std::io::Cursor::new(gzip(&tar)))), || {}).unwrap();
+    root.put_config(&config(&[&tar]));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let layer = root.dir.path().join("overlay2/layers").join(Digest::of(&tar).hex());
+    let blobs = root.dir.path().join("image/blobs/sha256");
+    let blob = blobs.join(&names(&blobs)[0]);
+    for file in [layer.join("recipe"), layer.join("layer.json"), blob] {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    assert_eq!(mode(&layer), 0o710, "users of a container come through a descriptor, never through here");
+}
+
+#[test]
+fn a_recipe_tells_how_long_its_tar_is() {
+    let root = Root::new();
+    for size in [0, 1, 511, 512, 70_000, 3_000_000] {
+        let tar = Tar::new().file("f", &vec![1; size]).bytes();
+        let (diff_id, _) = root.obtain(&tar, None).unwrap();
+        let length = crate::image::recipe::length(&root.store.layer_directory(&diff_id)).unwrap();
+        assert_eq!(length, tar.len() as u64, "{size}");
+    }
 }
