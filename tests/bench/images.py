@@ -56,7 +56,8 @@ class Registry:
         with open(config, "w", encoding="ascii") as file:
             file.write(f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nhttp: {{addr: {ADDRESS}}}\n"
                        f"storage: {{filesystem: {{rootdirectory: {scratch}/registry}}, delete: {{enabled: true}}}}\n")
-        self.process = subprocess.Popen(["docker-registry", "serve", config], **QUIET)
+        # Nobody reads what it says: a pipe would fill, and it would wait.
+        self.process = subprocess.Popen(["docker-registry", "serve", config], **{**QUIET, "stderr": subprocess.DEVNULL})
         await_true("the registry", lambda: answers(f"http://{ADDRESS}/v2/"))
         for name, path in images.items():
             run(["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", f"docker-archive:{path}",
@@ -267,6 +268,19 @@ def print_pulls(subjects, images, taken, medium):
     print()
 
 
+def write_fifty(subject, image):
+    """A container that has written 50 MB and has ended."""
+    script = "head -c 50000000 /dev/urandom > %s/fifty"
+    if subject.name != "podman":
+        run([*subject.base, "run", "--name", "fifty", "--net", "none", image, "sh", "-c", script % ""])
+        return
+    # Its crun wants to raise limits, which a machine without CAP_SYS_RESOURCE forbids: written from outside.
+    run([*subject.base, "create", "--name", "fifty", "--net", "none", image, "true"])
+    mounted = subprocess.run([*subject.base, "mount", "fifty"], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
+    run(["sh", "-c", script % mounted])
+    run([*subject.base, "umount", "fifty"])
+
+
 def archives(subjects, medium, rounds, archive):
     """save, load and commit of 50 MB, in turns."""
     taken = {}
@@ -281,10 +295,7 @@ def archives(subjects, medium, rounds, archive):
             subject.settled()
             note("save of Debian", lambda: run([*subject.base, "save", "-o", saved, name]))
             os.remove(saved)
-            script = "head -c 50000000 /dev/urandom > /fifty"
-            # crun may not raise limits on a machine without CAP_SYS_RESOURCE, which podman asks it to.
-            own = ["--ulimit", "host"] if subject.name == "podman" else []
-            run([*subject.base, "run", *own, "--name", "fifty", "--net", "none", name, "sh", "-c", script])
+            write_fifty(subject, name)
             note("commit of 50 MB", lambda: run([*subject.base, "commit", "-q" if subject.name == "podman" else "--pause=true", "fifty", "committed"]))
             run([*subject.base, "rm", "-f", "fifty"])
             subject.end()
