@@ -26,6 +26,7 @@ mod listing;
 pub mod manifest;
 mod mount_points;
 mod pack;
+mod parallel;
 mod pax;
 pub mod progress;
 pub mod pull;

@@ -1,13 +1,10 @@
 //! Pulling: from a reference to an image whose layers are unpacked, several at once, while they arrive.
 
-use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use super::Store;
 use super::config::{ConfigFile, MAX_DOCUMENT};
 use super::digest::Digest;
 use super::layers::{Obtained, Wanted};
@@ -18,6 +15,7 @@ use super::reference::Reference;
 use super::registry::{Access, Accounts, Fetched, Registry, Target};
 use super::tags::Arrival;
 use super::unpack::Keep;
+use super::{Store, parallel};
 use crate::error::Failure;
 use crate::settings::Settings;
 
@@ -156,40 +154,21 @@ struct Fetch<'a> {
 impl Fetch<'_> {
     /// Has all layers in the store; gives how many came.
     fn layers(&self, blobs: &[Descriptor], diff_ids: &[Digest]) -> Result<usize> {
-        let mut queue = VecDeque::new();
+        let mut layers: Vec<(&Descriptor, &Digest)> = Vec::new();
         for (blob, diff_id) in blobs.iter().zip(diff_ids) {
             // One layer may stand in an image several times, empty ones do.
-            if !queue.iter().any(|(_, other)| *other == diff_id) {
+            if !layers.iter().any(|(_, other)| *other == diff_id) {
                 self.pull.progress.layer(&blob.digest, Step::Pending);
-                queue.push_back((blob, diff_id));
+                layers.push((blob, diff_id));
             }
         }
-        let workers = self.pull.settings.max_concurrent_downloads.clamp(1, queue.len().max(1));
-        let queue = Mutex::new(queue);
-        let came = Mutex::new(Ok(0));
-        let work = || {
-            while !self.stop.load(Ordering::Relaxed) {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some((blob, diff_id)) = next else { return };
-                let result = self.layer(blob, diff_id).with_context(|| format!("layer {}", blob.digest));
-                let mut came = came.lock().unwrap_or_else(PoisonError::into_inner);
-                match (&mut *came, result) {
-                    (Ok(count), Ok(Obtained::Made)) => *count += 1,
-                    (Ok(_), Err(error)) => {
-                        *came = Err(error);
-                        self.stop.store(true, Ordering::Relaxed);
-                    }
-                    // The first error stays first.
-                    (Err(_), _) | (Ok(_), Ok(Obtained::Existing)) => {}
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            // This thread is one of them: a single layer needs no other.
-            (1..workers).for_each(|_| drop(scope.spawn(work)));
-            work();
-        });
-        came.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let came = AtomicUsize::new(0);
+        parallel::each(&layers, self.pull.settings.max_concurrent_downloads, &self.stop, |(blob, diff_id)| {
+            let obtained = self.layer(blob, diff_id).with_context(|| format!("layer {}", blob.digest))?;
+            came.fetch_add(usize::from(obtained == Obtained::Made), Ordering::Relaxed);
+            Ok(())
+        })?;
+        Ok(came.into_inner())
     }
 
     fn layer(&self, blob: &Descriptor, diff_id: &Digest) -> Result<Obtained> {

@@ -1,18 +1,16 @@
 //! Pushing: an image goes out under the manifest and with the compressed layers it came with, byte for byte;
 //! what it never had is made once and remembered.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
-use super::Store;
 use super::config::layers_of;
 use super::contents::create_private;
 use super::digest::Digest;
@@ -24,6 +22,7 @@ use super::recipe;
 use super::reference::Reference;
 use super::registry::{Access, Accounts, Registry, Target};
 use super::tags::Arrival;
+use super::{Store, parallel};
 use crate::error::Failure;
 use crate::settings::Settings;
 
@@ -74,7 +73,7 @@ impl Store {
         let registry = Registry::open(push.settings, push.accounts, push.reference, Access::Push)?;
         let lease = self.lease()?;
         diff_ids.iter().try_for_each(|diff_id| lease.hold(self, diff_id))?;
-        let send = Send { store: self, lease: &lease, registry: &registry, push, stop: AtomicBool::new(false) };
+        let send = Send { store: self, lease: &lease, registry: &registry, push };
         let (manifest, bytes) = match send.original(&id)? {
             Some((digest, manifest)) => {
                 let bytes = self.manifests().read(&digest)?.context("the image was removed meanwhile")?;
@@ -116,8 +115,6 @@ struct Send<'a> {
     lease: &'a Lease,
     registry: &'a Registry,
     push: &'a Push<'a>,
-    /// One layer failed: the others need not begin.
-    stop: AtomicBool,
 }
 
 impl Send<'_> {
@@ -181,31 +178,17 @@ impl Send<'_> {
 
     /// Has all layers at the registry.
     fn layers(&self, layers: &[Descriptor], diff_ids: &[Digest]) -> Result<()> {
-        let mut queue: VecDeque<(&Descriptor, &Digest)> = VecDeque::new();
+        let mut sent: Vec<(&Descriptor, &Digest)> = Vec::new();
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
-            if !queue.iter().any(|(other, _)| other.digest == layer.digest) {
+            if !sent.iter().any(|(other, _)| other.digest == layer.digest) {
                 self.push.progress.layer(&layer.digest, Step::Pending);
-                queue.push_back((layer, diff_id));
+                sent.push((layer, diff_id));
             }
         }
-        let workers = self.push.settings.max_concurrent_uploads.clamp(1, queue.len().max(1));
-        let queue = Mutex::new(queue);
-        let failed = Mutex::new(None);
-        let work = || {
-            while !self.stop.load(Ordering::Relaxed) {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some((layer, diff_id)) = next else { return };
-                if let Err(error) = self.layer(layer, diff_id).with_context(|| format!("layer {}", layer.digest)) {
-                    self.stop.store(true, Ordering::Relaxed);
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            (1..workers).for_each(|_| drop(scope.spawn(work)));
-            work();
-        });
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        let workers = self.push.settings.max_concurrent_uploads;
+        parallel::each(&sent, workers, &AtomicBool::new(false), |(layer, diff_id)| {
+            self.layer(layer, diff_id).with_context(|| format!("layer {}", layer.digest))
+        })
     }
 
     fn layer(&self, layer: &Descriptor, diff_id: &Digest) -> Result<()> {

@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 
@@ -16,6 +15,7 @@ use crate::image::digest::Digest;
 use crate::image::index::Archive;
 use crate::image::layers::Wanted;
 use crate::image::lease::Lease;
+use crate::image::parallel;
 use crate::image::reference::Reference;
 use crate::image::tags::Arrival;
 use crate::image::unpack::Keep;
@@ -78,24 +78,9 @@ impl Store {
 
     /// Has all layers in the store, several at a time.
     fn obtain_layers(&self, archive: &Archive, lease: &Lease, layers: &[(&LayerSource, &Digest)]) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let work = || {
-            while let Some((layer, diff_id)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = self.obtain_layer(archive, lease, layer, diff_id) {
-                    // The first failure is the one that is told; nobody begins another layer after it.
-                    next.store(layers.len(), Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(|held| held.into_inner()).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..PARALLEL.min(layers.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        failure.into_inner().unwrap_or_else(|held| held.into_inner()).map_or(Ok(()), Err)
+        parallel::each(layers, PARALLEL, &AtomicBool::new(false), |(layer, diff_id)| {
+            self.obtain_layer(archive, lease, layer, diff_id)
+        })
     }
 
     fn obtain_layer(&self, archive: &Archive, lease: &Lease, layer: &LayerSource, diff_id: &Digest) -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ureq::Body;
 use ureq::http::{Method, Response};
 
-use super::blob::BlobReader;
+use super::blob::{BlobReader, Retrying};
 use super::endpoint::Endpoint;
 use super::exchange::{Call, Patience, Session, drain};
 use super::fault::{self, Known, Met, Trouble};
@@ -109,7 +109,7 @@ impl Registry {
         &'a self,
         descriptor: &Descriptor,
         verification: Verification,
-        retrying: Box<dyn Fn(u64, &str) + Send + 'a>,
+        retrying: Retrying<'a>,
     ) -> Result<Box<dyn Read + Send + 'a>> {
         match BlobReader::open(self, descriptor, verification, retrying) {
             Ok(reader) => Ok(Box::new(reader)),
