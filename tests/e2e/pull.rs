@@ -244,3 +244,41 @@ fn a_full_disk_is_an_error_and_no_loss() {
     // Whoever flushes new layers lets go of the file system.
     eventually("the file system is free", || Command::new("umount").arg(&disk).status().unwrap().success());
 }
+
+#[test]
+fn a_large_layer_does_not_fill_memory() {
+    let s = Sandbox::new();
+    let registry = Registry::start(&s, Options::default());
+    // Half of it does not compress, so that there is much on the way at any moment.
+    let mut state = 1_u64;
+    let noise: Vec<u8> = (0..64 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
+    registry.fill_with(
+        &[Layer::default().file("noise", 0o644, noise).file("zeros", 0o644, vec![0; 96 << 20]).bytes()],
+        "large",
+    );
+    let wrapper = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=2); \
+                   print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
+    let script = format!("exec python3 -c '{wrapper}' \"$@\"");
+    let peak: u64 =
+        s.with_shell(&script, ["pull", "-q", &registry.image("large")]).run().code(0).out().parse().unwrap();
+    assert!(peak < 64 << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_terminal_sees_each_layer() {
+    let s = Sandbox::new();
+    let registry = Registry::start(&s, Options::default());
+    registry.fill_with(&[Layer::busybox().bytes(), Layer::default().file("x", 0o644, "1").bytes()], "box");
+    let mut terminal = s.terminal(["pull", &registry.image("box")]);
+    terminal.expect("latest: Pulling from box");
+    terminal.expect(": Pull complete");
+    terminal.expect(": Pull complete");
+    terminal.expect("Status: Downloaded newer image for");
+    terminal.expect(&registry.image("box:latest"));
+    assert_eq!(terminal.finish().0, 0);
+}
