@@ -74,7 +74,7 @@ impl Store {
         let lease = self.lease()?;
         diff_ids.iter().try_for_each(|diff_id| lease.hold(self, diff_id))?;
         let send = Send { store: self, lease: &lease, registry: &registry, push };
-        let (manifest, bytes) = match send.original(&id)? {
+        let (manifest, bytes) = match send.original(&id, &diff_ids)? {
             Some((digest, manifest)) => {
                 let bytes = self.manifests().read(&digest)?.context("the image was removed meanwhile")?;
                 (manifest, bytes)
@@ -119,16 +119,30 @@ struct Send<'a> {
 
 impl Send<'_> {
     /// A manifest of the image of which every layer can be had: from the store, or at the registry already.
-    fn original(&self, id: &Digest) -> Result<Option<(Digest, Manifest)>> {
+    fn original(&self, id: &Digest, diff_ids: &[Digest]) -> Result<Option<(Digest, Manifest)>> {
         'manifests: for (digest, manifest) in self.store.manifests_of(id)? {
-            for layer in &manifest.layers {
-                if !self.store.blobs().contains(&layer.digest) && !self.registry.has_blob(&layer.digest)? {
+            for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+                if !self.can_be_had(&layer.digest, diff_id)? {
                     continue 'manifests;
                 }
             }
             return Ok(Some((digest, manifest)));
         }
         Ok(None)
+    }
+
+    /// Whether a compressed layer is in the store or at the registry, perhaps in another of its repositories, from
+    /// which it is taken over then: a store that keeps none (`keep-compressed-layers`) has no other source.
+    fn can_be_had(&self, digest: &Digest, diff_id: &Digest) -> Result<bool> {
+        if self.store.blobs().contains(digest) || self.registry.has_blob(digest)? {
+            return Ok(true);
+        }
+        for from in self.neighbours(diff_id)? {
+            if self.registry.mount(digest, &from)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A form of each layer that can be sent, made where there is none.
@@ -138,7 +152,7 @@ impl Send<'_> {
 
     fn form(&self, diff_id: &Digest) -> Result<Descriptor> {
         for form in self.store.layer_record(diff_id)?.blobs.into_iter().rev() {
-            if self.store.blobs().contains(&form.digest) || self.registry.has_blob(&form.digest)? {
+            if self.can_be_had(&form.digest, diff_id)? {
                 return Ok(form);
             }
         }

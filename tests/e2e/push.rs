@@ -88,6 +88,30 @@ fn made_once_a_layer_is_the_same_everywhere() {
 }
 
 #[test]
+fn without_compressed_layers_the_registrys_own_are_taken_over() {
+    let s = Sandbox::new();
+    let registry = Registry::start(&s, Options::default());
+    registry.fill_with(&[Layer::busybox().bytes(), Layer::default().file("x", 0o644, "1").bytes()], "box");
+    let settings = s.host_file("config.toml", "keep-compressed-layers = false\n");
+    let ok = |args: &[&str]| s.command(args).env("MYDOCKER_CONFIG", &settings).run().code(0).out();
+    let (source, target) = (registry.image("box"), registry.image("other/box:1"));
+    ok(&["pull", "-q", &source]);
+    assert!(!s.root().join("image/blobs").exists(), "nothing compressed is kept");
+    ok(&["tag", &source, &target]);
+    ok(&["push", &target]);
+    assert_eq!(raw(&target), raw(&source));
+    // Where it has none, the layers are made anew: other digests, the same image.
+    let elsewhere = Registry::start(&s, Options::default());
+    let target = elsewhere.image("box");
+    ok(&["tag", &source, &target]);
+    ok(&["push", &target]);
+    let id = ok(&["image", "inspect", "-f", "{{.Id}}", &source]);
+    let root = s.host_dir("other");
+    s.ok(["--root", &root, "pull", "-q", &target]);
+    assert_eq!(s.ok(["--root", &root, "image", "inspect", "-f", "{{.Id}}", &target]), id);
+}
+
+#[test]
 fn all_tags_at_once() {
     let s = Sandbox::new();
     let registry = Registry::start(&s, Options::default());
