@@ -75,7 +75,7 @@ pub fn read_only(layers: &[PathBuf]) -> Result<OwnedFd> {
             .call("open_tree")
             .context("open layer"),
         _ if takes_layers_apart() => shown_by_parts(&paths).context("mount overlay"),
-        _ => shown_by_options(&paths.join(":")).context("mount overlay"),
+        _ => shown_by_options(layers).context("mount overlay"),
     }
 }
 
@@ -91,14 +91,21 @@ fn shown_by_parts(layers: &[String]) -> Result<OwnedFd> {
 }
 
 /// The old way: mounted over a directory that everybody has, in a namespace that ends with the call.
-fn shown_by_options(lower: &str) -> Result<OwnedFd> {
-    let options = CString::new(format!("lowerdir={lower}")).context("a layer path holds a zero byte")?;
-    if options.as_bytes().len() > OPTIONS_LIMIT {
+fn shown_by_options(layers: &[PathBuf]) -> Result<OwnedFd> {
+    // `/proc/self/fd/`, a number, and what separates it from the next.
+    const LONGEST: usize = 20;
+    if layers.len() * LONGEST > OPTIONS_LIMIT {
         return Err(Failure::engine("the container has more layers than this kernel can show at once")
             .with_hint("Linux 6.7 can")
             .into());
     }
     Ok(crate::sys::mount::in_private_namespace(|| {
+        // Opened in here: overlayfs takes no directory of another namespace's mounts (`check_mnt`, fs/namespace.c).
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &PathBuf| rustix::fs::open(path, flags, Mode::empty());
+        let held: Vec<OwnedFd> = layers.iter().map(open).collect::<rustix::io::Result<_>>()?;
+        let numbers: Vec<String> = held.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
+        let options = CString::new(format!("lowerdir={}", numbers.join(":")))?;
         let flags = rustix::mount::MountFlags::RDONLY;
         rustix::mount::mount("overlay", "/proc", "overlay", flags, options.as_c_str())?;
         Ok(rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
@@ -154,8 +161,7 @@ mod tests {
             std::fs::write(layer.join("f"), layer.file_name().unwrap().as_encoded_bytes()).unwrap();
             std::fs::write(layer.join(layer.file_name().unwrap()), "").unwrap();
         }
-        let texts: Vec<String> = layers.iter().map(|layer| layer.display().to_string()).collect();
-        for shown in [read_only(&layers).unwrap(), shown_by_options(&texts.join(":")).unwrap()] {
+        for shown in [read_only(&layers).unwrap(), shown_by_options(&layers).unwrap()] {
             let file = rustix::fs::openat(&shown, "f", OFlags::RDONLY, Mode::empty()).unwrap();
             assert_eq!(std::io::read_to_string(std::fs::File::from(file)).unwrap(), "upper");
             rustix::fs::openat(&shown, "lower", OFlags::RDONLY, Mode::empty()).unwrap();

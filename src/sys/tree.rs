@@ -182,9 +182,9 @@ mod tests {
         std::os::unix::fs::symlink(outside.path(), dir.path().join("a/out")).unwrap();
         let sum = usage(dir.path()).unwrap();
         assert_eq!(sum.content, 100);
-        let du = std::process::Command::new("du").args(["-s", "-B1"]).arg(dir.path()).output().unwrap();
+        let du = std::process::Command::new("du").args(["-s", "-k"]).arg(dir.path()).output().unwrap();
         let du = String::from_utf8(du.stdout).unwrap();
-        assert_eq!(du.split('\t').next().unwrap(), sum.disk.to_string());
+        assert_eq!(du.split('\t').next().unwrap(), (sum.disk / 1024).to_string());
         assert_eq!(usage(&dir.path().join("none")).unwrap(), Usage::default());
     }
 
