@@ -200,3 +200,32 @@ fn a_recipe_tells_how_long_its_tar_is() {
         assert_eq!(length, tar.len() as u64, "{size}");
     }
 }
+
+#[test]
+fn what_a_power_cut_may_have_torn_is_verified_before_it_is_used() {
+    let root = Root::new();
+    let tar = Tar::new().file("f", b"content").bytes();
+    root.obtain(&tar, None).unwrap();
+    let id = root.put_config(&config(&[&tar]));
+    let image = root.store.get(&id.to_string()).unwrap().unwrap();
+    let digest = Digest::of(&tar);
+    let mark = root.dir.path().join("image/unsettled").join(digest.hex());
+    // This boot made it: nobody looks.
+    root.store.trust(&image).unwrap();
+    assert!(mark.exists());
+    // An earlier boot did, and all of it reached the disk.
+    fs::write(&mark, "an earlier boot").unwrap();
+    root.store.trust(&image).unwrap();
+    assert!(!mark.exists());
+    // An earlier boot did, and a file lost its contents.
+    fs::write(&mark, "an earlier boot").unwrap();
+    fs::write(root.store.layer(&digest.to_string()).join("f"), "\0\0\0\0\0\0\0").unwrap();
+    let failure = Failure::from_error(&root.store.trust(&image).unwrap_err());
+    assert!(failure.message.contains("was torn when the machine went down"), "{failure}");
+    assert_eq!(root.layers(), [""; 0], "it is dropped, so that the next pull brings it");
+    assert!(!mark.exists());
+    // And flushing takes marks of this boot away.
+    root.obtain(&tar, None).unwrap();
+    root.store.settle().unwrap();
+    assert!(!mark.exists());
+}
