@@ -65,6 +65,11 @@ fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a file that only its owner may read, whatever the umask: what is in images may be secret.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Makes a file with exactly these permission bits.
 fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);

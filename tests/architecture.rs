@@ -30,6 +30,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sys", &[]),
 ];
 
+/// The order within a layer that has many modules: each imports from those before it, never from those after it.
+/// What `mod.rs` re-exports is the layer's own and may be named by all.
+const ORDER: &[(&str, &[&str])] =
+    &[("image", &["oci", "tar", "layer", "store", "registry", "edit", "transfer", "archive", "derive"])];
+
 /// The exceptions, each with its reason.
 const EXCEPTIONS: &[(&str, &str)] = &[
     // `layout` names a container's files, so it speaks of its id; the type is a checked string.
@@ -107,6 +112,19 @@ fn violations(name: &str, text: &str) -> Vec<String> {
             let excepted = EXCEPTIONS.iter().any(|(from, to)| *from == top && target.starts_with(to));
             if known && import != top && !allowed && !excepted {
                 found.push(format!(":{line}: {top} must not import {target}"));
+            }
+        }
+    }
+    if let Some((_, order)) = ORDER.iter().find(|(layer, _)| *layer == top)
+        && let Some(inner) = module.get(1).filter(|inner| *inner != "tests")
+    {
+        let rank = |name: &str| order.iter().position(|module| *module == name);
+        let Some(own) = rank(inner) else {
+            return [found, vec![format!(": {inner} has no place in the order of {top}")]].concat();
+        };
+        for (line, target) in inner_imports(product, &module) {
+            if rank(target.split("::").next().unwrap_or_default()).is_some_and(|other| other > own) {
+                found.push(format!(":{line}: {top}::{inner} must not import {top}::{target}"));
             }
         }
     }
@@ -259,6 +277,27 @@ fn preceded_by_process(code: &str, word: &str) -> bool {
 /// Paths that start at the crate's root, with their lines: `crate::a::b`, `crate::{a, b::c}`, enough
 /// `super::`, and `mydocker::a` in the program's own main.
 fn imports(code: &str, module: &[String]) -> Vec<(usize, String)> {
+    paths_after(code, |word, supers| match word {
+        "crate" => true,
+        "mydocker" => module.is_empty(),
+        "super" => supers == module.len(),
+        _ => false,
+    })
+}
+
+/// Paths below the module's own top-level module, in the same form: `crate::image::a` and, in `image::b`, `super::a`.
+fn inner_imports(code: &str, module: &[String]) -> Vec<(usize, String)> {
+    let own = format!("{}::", module[0]);
+    let mut found: Vec<_> = imports(code, module)
+        .into_iter()
+        .filter_map(|(line, path)| path.strip_prefix(&own).map(|inner| (line, inner.to_owned())))
+        .collect();
+    found.extend(paths_after(code, |word, supers| word == "super" && supers + 1 == module.len()));
+    found
+}
+
+/// The paths after those words that `leads` says lead somewhere: given the word, and how many `super` it is the last of.
+fn paths_after(code: &str, leads: impl Fn(&str, usize) -> bool) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut supers = 0;
     for (line, word, rest) in words(code) {
@@ -267,13 +306,7 @@ fn imports(code: &str, module: &[String]) -> Vec<(usize, String)> {
             continue;
         };
         supers = if word == "super" { supers + 1 } else { 0 };
-        let at_root = match word {
-            "crate" => true,
-            "mydocker" => module.is_empty(),
-            "super" => supers == module.len() && !after.starts_with("super"),
-            _ => false,
-        };
-        if at_root {
+        if !after.starts_with("super") && leads(word, supers) {
             found.extend(group(after).into_iter().map(|path| (line, path)));
         }
     }
@@ -341,9 +374,22 @@ fn imports_downwards_and_within_a_layer_pass() {
         "use super::Engine;\nuse super::request::CreateRequest;\nuse crate::{image, sys::process};",
     );
     passes("src/runtime/init.rs", "use crate::cgroup::join;\nuse crate::runtime::plan::InitPlan;");
+    passes("src/image/store/tags.rs", "use super::Store;\nuse crate::image::oci::digest::Digest;\nuse crate::store;");
+    passes("src/image/derive.rs", "use super::{Store, layer::pack};");
     passes("src/layout.rs", "use crate::container::ContainerId;");
     passes("src/store.rs", "// crate::engine\n/* use crate::cli; */ const A: &str = \"crate::engine\";");
     passes("src/store.rs", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::engine::Engine; }");
+}
+
+#[test]
+fn imports_against_the_order_within_a_layer_are_found() {
+    trips(
+        "src/image/layer/unpack.rs",
+        "use crate::image::store::layers::Wanted;",
+        "image::layer must not import image::store",
+    );
+    trips("src/image/edit/mod.rs", "use super::derive::Step;", "image::edit must not import image::derive");
+    trips("src/image/drawer.rs", "", "drawer has no place in the order of image");
 }
 
 #[test]

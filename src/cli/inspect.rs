@@ -12,7 +12,7 @@ use crate::engine::images::ImageView;
 use crate::engine::network::NetworkView;
 use crate::engine::query::ContainerView;
 use crate::error::{Class, Failure};
-use crate::image::manifest::Platform;
+use crate::image::oci::manifest::Platform;
 
 pub(super) static INSPECT: Spec = Spec {
     name: "inspect",

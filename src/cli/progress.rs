@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
-use crate::image::digest::Digest;
-use crate::image::progress::{Progress, Step};
+use crate::image::oci::digest::Digest;
+use crate::image::transfer::progress::{Progress, Step};
 
 /// Which way layers go; the words differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::engine::Outcome;
 use crate::engine::request::{AttachRequest, CreateRequest, Explain, StartRequest};
 use crate::engine::supervise::{TimedStep, Told};
 use crate::error::Failure;
-use crate::image::progress::{Progress, Silent};
+use crate::image::transfer::progress::{Progress, Silent};
 
 pub(super) static RUN: Spec = Spec {
     name: "run",

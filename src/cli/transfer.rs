@@ -7,8 +7,8 @@ use super::progress::{Display, Place, Way};
 use super::spec::{self, Arity, Spec};
 use super::{Session, output};
 use crate::engine::images::transfer::Extent;
-use crate::image::progress::{Progress, Silent};
-use crate::image::reference::Reference;
+use crate::image::oci::reference::Reference;
+use crate::image::transfer::progress::{Progress, Silent};
 
 pub(super) static PULL: Spec = Spec {
     name: "pull",

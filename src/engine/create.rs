@@ -25,8 +25,8 @@ use crate::container::{
 };
 use crate::error::Failure;
 use crate::image::Image;
-use crate::image::manifest::Platform;
-use crate::image::progress::{Progress, Silent};
+use crate::image::oci::manifest::Platform;
+use crate::image::transfer::progress::{Progress, Silent};
 use crate::runtime::capabilities::{self, Privilege};
 use crate::runtime::{identity, spec};
 use crate::storage::volume::{self, Volumes};

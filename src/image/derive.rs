@@ -7,16 +7,17 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use super::changes::{self, Change};
-use super::digest::Digest;
+use super::Store;
 use super::edit::{Document, Step};
-use super::layers::Wanted;
-use super::lease::Lease;
-use super::mount_points::MountPoints;
-use super::reference::Reference;
-use super::tags::Arrival;
-use super::unpack::Keep;
-use super::{Store, pack};
+use super::layer::changes::{self, Change};
+use super::layer::mount_points::MountPoints;
+use super::layer::pack;
+use super::layer::unpack::Keep;
+use super::oci::digest::Digest;
+use super::oci::reference::Reference;
+use super::store::layers::Wanted;
+use super::store::lease::Lease;
+use super::store::tags::Arrival;
 
 /// Digest of the tar without members: two empty blocks. A layer of this digest brings nothing, and Docker leaves
 /// it away.

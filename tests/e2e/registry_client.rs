@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::time::Duration;
 
-use mydocker::image::digest::Digest;
-use mydocker::image::manifest::{Descriptor, Document, Manifest};
-use mydocker::image::reference::Reference;
+use mydocker::image::oci::digest::Digest;
+use mydocker::image::oci::manifest::{Descriptor, Document, Manifest};
+use mydocker::image::oci::reference::Reference;
 use mydocker::image::registry::{Access, Accounts, Registry as Client, Target};
 use mydocker::settings::Settings;
 

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mydocker::image::digest::Digest;
-use mydocker::image::manifest::Descriptor;
+use mydocker::image::oci::digest::Digest;
+use mydocker::image::oci::manifest::Descriptor;
 use mydocker::image::registry::{Access, Accounts, Registry as Client, Target};
 use mydocker::settings::Settings;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use mydocker::image::reference::Reference;
+use mydocker::image::oci::reference::Reference;
 use mydocker::image::registry::{Access, Accounts, Registry as Client};
 
 use super::registry_client::{client, content, impatient, words};

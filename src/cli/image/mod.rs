@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::ArgMatches;
 
 use super::spec;
-use crate::image::manifest::Platform;
+use crate::image::oci::manifest::Platform;
 
 pub(super) use history::HISTORY;
 pub(super) use inspect::INSPECT;

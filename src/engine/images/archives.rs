@@ -13,8 +13,8 @@ use crate::image::Store;
 use crate::image::archive::{Choice, Loaded};
 pub use crate::image::archive::{Form, SaveRequest};
 use crate::image::edit::{Document, Step};
-use crate::image::manifest::Platform;
-use crate::image::reference::Reference;
+use crate::image::oci::manifest::Platform;
+use crate::image::oci::reference::Reference;
 
 /// Where an archive comes from.
 pub enum Source<'a> {

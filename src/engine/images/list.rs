@@ -9,7 +9,7 @@ use super::glob::Glob;
 use super::{ImageSummary, no_such_image};
 use crate::engine::Engine;
 use crate::image::Store;
-use crate::image::reference::Reference;
+use crate::image::oci::reference::Reference;
 
 /// One `--filter`. Names are alternatives, all others must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

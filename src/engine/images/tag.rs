@@ -7,8 +7,8 @@ use crate::engine::Engine;
 use crate::engine::events::Kind;
 use crate::error::Failure;
 use crate::image::Store;
-use crate::image::digest::Digest;
-use crate::image::reference::Reference;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::reference::Reference;
 
 impl Engine {
     /// Lets `target` mean the image that `source` means, by a name, an id or a digest. What `target` has meant

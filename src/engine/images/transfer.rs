@@ -6,12 +6,12 @@ use super::super::request::PullPolicy;
 use super::Engine;
 use crate::engine::events::Kind;
 use crate::error::Failure;
-use crate::image::manifest::Platform;
-use crate::image::progress::Progress;
-use crate::image::pull::{News, Pull, Pulled};
-use crate::image::push::{Push, Pushed};
-use crate::image::reference::Reference;
+use crate::image::oci::manifest::Platform;
+use crate::image::oci::reference::Reference;
 use crate::image::registry::{Access, Accounts, Registry};
+use crate::image::transfer::progress::Progress;
+use crate::image::transfer::pull::{News, Pull, Pulled};
+use crate::image::transfer::push::{Push, Pushed};
 use crate::image::{Image, Store};
 use crate::settings::Settings;
 

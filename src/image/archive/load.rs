@@ -6,19 +6,19 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 
+use super::index::Archive;
 use super::sources::{LayerSource, Source, sources};
 use super::{Choice, Loaded, is_image};
 use crate::error::Failure;
 use crate::image::Store;
-use crate::image::config::ConfigFile;
-use crate::image::digest::Digest;
-use crate::image::index::Archive;
-use crate::image::layers::Wanted;
-use crate::image::lease::Lease;
-use crate::image::parallel;
-use crate::image::reference::Reference;
-use crate::image::tags::Arrival;
-use crate::image::unpack::Keep;
+use crate::image::layer::parallel;
+use crate::image::layer::unpack::Keep;
+use crate::image::oci::config::ConfigFile;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::reference::Reference;
+use crate::image::store::layers::Wanted;
+use crate::image::store::lease::Lease;
+use crate::image::store::tags::Arrival;
 
 /// Layers that are unpacked at once. More do not help: one is digested while the other is written.
 const PARALLEL: usize = 2;
@@ -60,7 +60,7 @@ impl Store {
         self.load_archive(archive, choice).context("load image")
     }
 
-    pub(in crate::image) fn load_archive(&self, archive: &Archive, choice: &Choice) -> Result<Vec<Loaded>> {
+    pub(super) fn load_archive(&self, archive: &Archive, choice: &Choice) -> Result<Vec<Loaded>> {
         let sources = sources(archive, choice)?;
         let mut expected = Vec::new();
         for source in &sources {

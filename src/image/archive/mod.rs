@@ -8,13 +8,15 @@
 //! ```
 //! What Docker writes since version 25 is both at once, and so is what [`save`] writes.
 
+mod bundled;
+mod index;
 mod load;
 mod save;
 mod sources;
 mod write;
 
-use super::index::Archive;
-use super::manifest::Platform;
+use super::oci::manifest::Platform;
+use index::Archive;
 
 pub use save::{Form, SaveRequest, Saved};
 

@@ -12,15 +12,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::annotation;
+use super::index::blob_name;
 use super::write::Members;
 use crate::error::Failure;
-use crate::image::config::ConfigFile;
-use crate::image::digest::Digest;
-use crate::image::index::blob_name;
-use crate::image::lease::Lease;
-use crate::image::manifest::{Descriptor, Manifest, Platform, media};
-use crate::image::reference::Reference;
-use crate::image::{Store, recipe, stream};
+use crate::image::Store;
+use crate::image::layer::{recipe, stream};
+use crate::image::oci::config::ConfigFile;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::manifest::{Descriptor, Manifest, Platform, media};
+use crate::image::oci::reference::Reference;
+use crate::image::store::lease::Lease;
 
 /// What is to be saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::index::{Archive, blob_name};
 use super::{Choice, annotation, is_layout};
 use crate::error::Failure;
-use crate::image::digest::Digest;
-use crate::image::index::{Archive, blob_name};
-use crate::image::manifest::{Descriptor, Document, Platform, choose, media};
-use crate::image::reference::Reference;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::manifest::{Descriptor, Document, Platform, choose, media};
+use crate::image::oci::reference::Reference;
 
 /// Indexes in indexes that are followed.
 const MAX_DEPTH: usize = 4;

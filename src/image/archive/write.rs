@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
+use super::index::blob_name;
 use crate::error::Failure;
-use crate::image::digest::Digest;
-use crate::image::index::blob_name;
+use crate::image::oci::digest::Digest;
 
 /// Bytes of a tar block.
 const BLOCK: usize = 512;

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Change, CommandForm, words};
 use crate::error::Failure;
-use crate::image::config::MAX_LAYERS;
-use crate::image::digest::Digest;
+use crate::image::oci::config::MAX_LAYERS;
+use crate::image::oci::digest::Digest;
 use crate::image::{Defaults, Healthcheck};
 
 /// Where shell forms go unless the image says otherwise.
@@ -42,7 +42,7 @@ pub struct Document {
 
 impl Document {
     /// The config of an image without layers, for this platform.
-    pub fn empty(platform: &crate::image::manifest::Platform) -> Document {
+    pub fn empty(platform: &crate::image::oci::manifest::Platform) -> Document {
         let mut root = Map::new();
         root.insert("architecture".into(), json!(platform.architecture));
         root.insert("os".into(), json!(platform.os));

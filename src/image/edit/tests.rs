@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Document, Step, parse};
-use crate::image::digest::Digest;
+use crate::image::oci::digest::Digest;
 use crate::image::{Defaults, Healthcheck};
 
 fn base() -> Value {

@@ -16,8 +16,8 @@ use super::pull::Verification;
 use super::transport::Kind;
 use super::url::Origin;
 use crate::error::Failure;
-use crate::image::digest::Digest;
-use crate::image::manifest::Descriptor;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::manifest::Descriptor;
 
 /// So much has to come before failures are forgotten: what trickles does not go on for ever.
 const PROGRESS: u64 = 1 << 20;

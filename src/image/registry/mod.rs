@@ -41,8 +41,8 @@ use self::endpoint::{Endpoint, Role};
 use self::exchange::{Patience, Session};
 use self::fault::Trouble;
 use self::transport::Transport;
-use super::digest::Digest;
-use super::reference::Reference;
+use super::oci::digest::Digest;
+use super::oci::reference::Reference;
 use crate::error::Failure;
 use crate::settings::Settings;
 

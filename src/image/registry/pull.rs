@@ -13,9 +13,9 @@ use super::fault::{self, Known, Met, Trouble};
 use super::url::{Origin, Url};
 use super::{Fetched, Registry, Target, quietly};
 use crate::error::{Class, Failure};
-use crate::image::config::MAX_DOCUMENT;
-use crate::image::digest::Digest;
-use crate::image::manifest::{Descriptor, media};
+use crate::image::oci::config::MAX_DOCUMENT;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::manifest::{Descriptor, media};
 
 /// Tags asked for at once.
 const PAGE: usize = 1000;

@@ -8,8 +8,8 @@ use super::fault::Trouble;
 use super::pull::{content_digest, exists};
 use super::{Registry, Target, quietly};
 use crate::error::Failure;
-use crate::image::digest::Digest;
-use crate::image::reference::Reference;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::reference::Reference;
 
 impl Registry {
     /// Whether the repository has this blob.

@@ -15,7 +15,7 @@ use super::pull::content_digest;
 use super::transport::Kind;
 use super::url::Url;
 use crate::error::Failure;
-use crate::image::manifest::Descriptor;
+use crate::image::oci::manifest::Descriptor;
 
 /// Up to this many bytes a blob goes in one request; what breaks is sent again from the start.
 const SMALL: u64 = 4 << 20;

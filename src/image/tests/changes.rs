@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use super::super::changes::{Change, changes};
-use super::super::mount_points::MountPoints;
 use super::tree::Overlay;
+use crate::image::layer::changes::{Change, changes};
+use crate::image::layer::mount_points::MountPoints;
 
 fn told(overlay: &Overlay, lowers: &[&str]) -> Vec<String> {
     let upper = File::open(overlay.path("upper")).unwrap();

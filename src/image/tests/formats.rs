@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::super::layer::Limits;
-use super::super::recipe;
-use super::super::unpack::{Keep, Retold, unpack};
 use super::tree::{shell, tree};
+use crate::image::layer::apply::Limits;
+use crate::image::layer::recipe;
+use crate::image::layer::unpack::{Keep, Retold, unpack};
 
 /// A tree of all that archives may have; times in whole seconds, as the oldest formats keep them.
 fn source(directory: &Path) {

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
 
-use super::super::layer::{Applied, Bytes, Limits, Retold, apply};
-use super::super::recipe;
 use super::{Tar, names};
+use crate::image::layer::apply::{Applied, Bytes, Limits, Retold, apply};
+use crate::image::layer::recipe;
 use crate::sys::process::unmask_thread;
 
 /// A root in a directory of its own, so that anything beside it is an escape.

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use tar::EntryType;
 
-use super::super::layer::{Limits, Retold};
 use super::jail::Jail;
 use super::{Member, Tar, names};
+use crate::image::layer::apply::{Limits, Retold};
 
 fn is_whiteout(path: &Path) -> bool {
     let metadata = fs::symlink_metadata(path).unwrap();

@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 
 use tar::EntryType;
 
-use super::super::layer::{Limits, Retold};
-use super::super::unpack::{Keep, unpack};
 use super::jail::Jail;
 use super::tree::shell;
 use super::{Member, Tar};
+use crate::image::layer::apply::{Limits, Retold};
+use crate::image::layer::unpack::{Keep, unpack};
 
 #[test]
 fn files_beyond_eight_gigabytes() {

@@ -4,9 +4,9 @@
 use proptest::prelude::*;
 use tar::EntryType;
 
-use super::super::layer::Limits;
 use super::jail::Jail;
 use super::{Member, Tar};
+use crate::image::layer::apply::Limits;
 
 #[derive(Debug, Clone)]
 enum Step {

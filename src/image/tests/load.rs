@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::{Value, json};
 
-use super::super::config::architecture;
 use super::{Member, Root, Tar, config, gzip, names};
 use crate::error::Failure;
-use crate::image::digest::Digest;
+use crate::image::oci::config::architecture;
+use crate::image::oci::digest::Digest;
 
 pub(super) fn two_layers() -> (Vec<u8>, Vec<u8>) {
     let lower = Tar::new().directory("bin", 0o755).file("bin/sh", b"shell").file("etc/old", b"1").bytes();

@@ -26,10 +26,10 @@ use tar::{EntryType, Header};
 
 use super::Store;
 use super::archive::{Choice, Loaded};
-use super::digest::Digest;
-use super::layers::{Obtained, Wanted};
-use super::tags::Arrival;
-use super::unpack::Keep;
+use super::layer::unpack::Keep;
+use super::oci::digest::Digest;
+use super::store::layers::{Obtained, Wanted};
+use super::store::tags::Arrival;
 use crate::layout::Layout;
 
 /// A tar archive, with names that no decent writer would write.

@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::super::layer::Limits;
-use super::super::mount_points::MountPoints;
-use super::super::pack::{pack_tree, pack_upper};
-use super::super::unpack::{Keep, Retold, unpack};
 use super::tree::{Overlay, shell, tree};
+use crate::image::layer::apply::Limits;
+use crate::image::layer::mount_points::MountPoints;
+use crate::image::layer::pack::{pack_tree, pack_upper};
+use crate::image::layer::unpack::{Keep, Retold, unpack};
 
 fn packed(root: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use super::super::digest::Digest;
-use super::super::layer::{Limits, Retold};
-use super::super::recipe;
 use super::jail::Jail;
 use super::{Tar, names};
+use crate::image::layer::apply::{Limits, Retold};
+use crate::image::layer::recipe;
+use crate::image::oci::digest::Digest;
 
 fn tell(staging: &Path) -> Result<Vec<u8>, String> {
     let mut told = Vec::new();

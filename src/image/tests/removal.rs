@@ -5,9 +5,9 @@ use std::fs;
 
 use super::{Root, Tar, config};
 use crate::error::{Class, Failure};
-use crate::image::digest::Digest;
-use crate::image::reference::Reference;
-use crate::image::tags::Arrival;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::reference::Reference;
+use crate::image::store::tags::Arrival;
 use crate::image::{Force, Owner, Tags, User};
 
 fn reference(text: &str) -> Reference {

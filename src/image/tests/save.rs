@@ -9,7 +9,7 @@ use super::load::{add_blob, descriptor, json, saved, two_layers};
 use super::{Member, Root, Tar, config, gzip};
 use crate::error::Failure;
 use crate::image::archive::{Choice, Form, SaveRequest};
-use crate::image::digest::Digest;
+use crate::image::oci::digest::Digest;
 
 fn request(names: &[&str]) -> SaveRequest {
     SaveRequest { names: names.iter().map(|name| (*name).to_owned()).collect(), ..SaveRequest::default() }

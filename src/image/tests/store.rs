@@ -6,8 +6,8 @@ use std::sync::Barrier;
 
 use super::{Keep, Obtained, Root, Tar, Wanted, config, gzip, names};
 use crate::error::{Class, Failure};
-use crate::image::digest::Digest;
-use crate::image::reference::Reference;
+use crate::image::oci::digest::Digest;
+use crate::image::oci::reference::Reference;
 
 fn tagged(root: &Root, name: &str, config: &[u8]) -> String {
     let id = root.put_config(config);
@@ -196,7 +196,7 @@ fn a_recipe_tells_how_long_its_tar_is() {
     for size in [0, 1, 511, 512, 70_000, 3_000_000] {
         let tar = Tar::new().file("f", &vec![1; size]).bytes();
         let (diff_id, _) = root.obtain(&tar, None).unwrap();
-        let length = crate::image::recipe::length(&root.store.layer_directory(&diff_id)).unwrap();
+        let length = crate::image::layer::recipe::length(&root.store.layer_directory(&diff_id)).unwrap();
         assert_eq!(length, tar.len() as u64, "{size}");
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use crate::image::digest::Digest;
+use crate::image::oci::digest::Digest;
 
 /// One line for each file below `root`: all that a layer keeps of it.
 pub(super) fn tree(root: &Path) -> BTreeMap<Vec<u8>, String> {

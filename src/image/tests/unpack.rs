@@ -4,11 +4,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::super::digest::Digest;
-use super::super::layer::Limits;
-use super::super::recipe;
-use super::super::unpack::{Compression, Keep, Retold, Unpacked, unpack};
 use super::{Tar, gzip, names};
+use crate::image::layer::apply::Limits;
+use crate::image::layer::recipe;
+use crate::image::layer::unpack::{Compression, Keep, Retold, Unpacked, unpack};
+use crate::image::oci::digest::Digest;
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()

@@ -1,0 +1,134 @@
+//! Power cuts: which layers may not be on the disk yet.
+//!
+//! ```text
+//! image/unsettled/<diff id>    the boot (`boot_id`) that made the layer; gone once it is flushed
+//! ```
+//! Nobody who waits for a pull waits for the disk: a layer is marked before it gets its name, and the mark
+//! goes after a `syncfs` that nobody waits for. A mark of an earlier boot means that the machine went down
+//! in between; then the layer is told again from its recipe, and what does not have its digest is dropped.
+//! File systems with a journal keep the order of the two names.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::layers::Temporary;
+use crate::error::Failure;
+use crate::image::layer::recipe;
+use crate::image::oci::digest::Digest;
+use crate::image::{Image, Store};
+use crate::sys::process::boot_id;
+
+impl Store {
+    fn unsettled_directory(&self) -> PathBuf {
+        self.layout.image().join("unsettled")
+    }
+
+    /// Marks a layer that is about to get its name.
+    pub(super) fn mark_unsettled(&self, diff_id: &Digest) -> Result<()> {
+        let directory = self.unsettled_directory();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+        let path = directory.join(diff_id.hex());
+        fs::write(&path, boot_id()).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Layers that are marked, each with whether it was this boot that made it.
+    fn unsettled(&self) -> Result<Vec<(Digest, bool)>> {
+        let directory = self.unsettled_directory();
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("read {}", directory.display())),
+        };
+        let mut marked = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read {}", directory.display()))?;
+            let Some(digest) = entry.file_name().to_str().and_then(Digest::from_hex) else { continue };
+            // A mark that cannot be read is one that the power cut tore.
+            let made_by = fs::read_to_string(entry.path()).unwrap_or_default();
+            marked.push((digest, made_by == boot_id()));
+        }
+        Ok(marked)
+    }
+
+    /// Whether anything is marked.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled().is_ok_and(|marked| !marked.is_empty())
+    }
+
+    /// Flushes what this boot made, and takes the marks away. May take as long as the disk does.
+    pub fn settle(&self) -> Result<()> {
+        let marked: Vec<Digest> =
+            self.unsettled()?.into_iter().filter(|(_, current)| *current).map(|(digest, _)| digest).collect();
+        if marked.is_empty() {
+            return Ok(());
+        }
+        for directory in [self.layout.layers(), self.layout.image()] {
+            let directory = File::open(&directory).with_context(|| format!("open {}", directory.display()))?;
+            rustix::fs::syncfs(&directory).context("flush layers")?;
+        }
+        marked.iter().for_each(|digest| self.forget_mark(digest));
+        Ok(())
+    }
+
+    /// Takes a mark away.
+    pub(super) fn forget_mark(&self, diff_id: &Digest) {
+        let _ = fs::remove_file(self.unsettled_directory().join(diff_id.hex()));
+    }
+
+    /// Takes the marks of layers away that did not get their name: none of `present` is touched. The caller
+    /// holds the store's lock, under which no layer is between its mark and its name.
+    pub(super) fn forget_marks(&self, present: &BTreeSet<Digest>) -> Result<()> {
+        let marked = self.unsettled()?.into_iter().map(|(digest, _)| digest);
+        marked.filter(|digest| !present.contains(digest)).for_each(|digest| self.forget_mark(&digest));
+        Ok(())
+    }
+
+    /// Makes sure that no layer of `image` was torn by a power cut. Costs one look at an empty directory
+    /// unless there was one.
+    ///
+    /// # Errors
+    /// A layer that was: it is dropped, so that pulling or loading the image again brings it back.
+    pub fn trust(&self, image: &Image) -> Result<()> {
+        let suspects: BTreeSet<Digest> =
+            self.unsettled()?.into_iter().filter(|(_, current)| !current).map(|(digest, _)| digest).collect();
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        for layer in image.layers.iter().filter_map(|layer| Digest::parse(layer).ok()) {
+            if suspects.contains(&layer) {
+                self.vet(&layer).map_err(|error| {
+                    error.context(
+                        Failure::engine(format!("layer {layer} was torn when the machine went down"))
+                            .with_hint("it was dropped; pull or load the image again"),
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies a suspect, and drops it when it is not what its name says.
+    fn vet(&self, diff_id: &Digest) -> Result<()> {
+        let verified = recipe::verify(&self.layer_directory(diff_id), diff_id);
+        if verified.is_err() {
+            let taken = {
+                let _lock = self.lock()?;
+                Temporary::take(&self.layout.layers(), &self.layer_directory(diff_id))?
+            };
+            if let Some(taken) = taken {
+                taken.remove()?;
+            }
+        }
+        self.forget_mark(diff_id);
+        verified
+    }
+}
