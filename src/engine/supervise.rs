@@ -202,6 +202,7 @@ impl Engine {
             Received::Closed => return self.outlived_shim(&id),
         }
         let joined = Joined::new(&AttachRequest { streams, ..request.clone() }, tty)?;
+        let _ = channel.send(&Request::Ready, &[]);
         self.stay(&id, &channel, joined)
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! client ──Attach{…} + its descriptors──▶ shim       (run and start: inherited by fork instead)
 //!        ◀──────────── Attached ─────────
+//!        ────────────── Ready ──────────▶             (its terminal is raw: bytes may flow)
 //!        ──Wait{run}, WaitNext──▶                     (stop, wait, rm: no streams)
 //!        ──Signal(n), Resize(size)──▶
 //!        ──LookAgain──▶                               (stop, rm: no run is to come)
@@ -37,6 +38,9 @@ pub enum Request {
         /// The client, when its standard input is its controlling terminal.
         owner: Option<ProcessRef>,
     },
+    /// The client, which was told that it is attached, has changed its terminal to raw mode. Before, keys would be
+    /// its terminal's: it takes a ctrl-q for itself.
+    Ready,
     /// Only tell me when this run ends. A run that has just ended is told at once; for an earlier one
     /// the connection is closed.
     Wait {
@@ -70,7 +74,7 @@ pub enum Notice {
     },
     /// The start failed; the record says so already.
     Failed(StartFailure),
-    /// The streams are joined.
+    /// The streams will be joined when the client is ready; the mode of its terminal is remembered.
     Attached,
     /// The client's detach keys were typed; its descriptors are let go.
     Detached,

@@ -322,3 +322,27 @@ fn two_terminals_on_one_container_see_the_same() {
     second.send("exit 8\r");
     assert_eq!((first.finish().0, second.finish().0), (8, 8));
 }
+
+#[test]
+fn keys_that_are_typed_while_a_client_joins_are_the_containers() {
+    ours_only!("strace on our own program");
+    let s = Sandbox::new();
+    let name = s.name("c");
+    s.ok([
+        "run",
+        "-dit",
+        "--name",
+        &name,
+        "busybox",
+        "sh",
+        "-c",
+        "for i in $(seq 100); do echo tick; sleep 0.05; done; exec cat",
+    ]);
+    // Whoever sees output may type, however long the client takes to change its terminal.
+    let script = "exec strace -f -q -o /dev/null -e trace=ioctl -e inject=ioctl:delay_enter=100000 \"$@\"";
+    let mut terminal = Terminal::start(s.with_shell(script, &["attach", &name]), 24, 80);
+    terminal.expect("tick");
+    terminal.send(DETACH);
+    assert_eq!(terminal.finish().0, 0);
+    assert_eq!(s.field(&name, "{{.State.Status}}"), "running");
+}

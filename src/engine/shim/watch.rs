@@ -26,6 +26,8 @@ use crate::sys::{process, tty};
 struct Peer {
     token: u64,
     channel: Channel,
+    /// What it lends, until it is ready.
+    joining: Option<(Client, Option<Size>)>,
 }
 
 /// A shim that has started its container.
@@ -92,7 +94,7 @@ impl<'a> Shim<'a> {
     ) -> (Shim<'a>, Locked, Option<Lent>) {
         let Orders { container, caller, lent, size, .. } = orders;
         let _ = caller.set_nonblocking();
-        let first = lent.is_some().then_some(Peer { token: 0, channel: caller });
+        let first = lent.is_some().then_some(Peer { token: 0, channel: caller, joining: None });
         let shim = Shim {
             engine,
             id: container.id().clone(),
@@ -283,7 +285,7 @@ impl<'a> Shim<'a> {
             None | Some(Ok(None)) => {}
             Some(Ok(Some(channel))) => {
                 let token = self.next_token;
-                self.peers.push(Peer { token, channel });
+                self.peers.push(Peer { token, channel, joining: None });
                 self.next_token += 1;
                 // Most have spoken already. Names are asked for as soon as a command that changed the
                 // networks has returned; what it said goes before that.
@@ -341,11 +343,6 @@ impl<'a> Shim<'a> {
                 }
             }
             Ok(Received::Message(Request::Attach { streams, detach_keys, size, owner }, files)) => {
-                let Some(run) = run else {
-                    // It came too late for the last run, and too early for the next.
-                    let code = self.code;
-                    return self.dismiss(token, &Notice::Exited { code });
-                };
                 let mut files = files.into_iter();
                 let mut lent = Lent {
                     stdin: if streams.stdin { files.next() } else { None },
@@ -357,8 +354,21 @@ impl<'a> Shim<'a> {
                 };
                 // Before the client knows that it is attached, and changes it.
                 lent.terminal = lent.stdin.as_ref().and_then(|file| RawMode::remember(file.as_fd()).ok().flatten());
+                let peer = &mut self.peers[index];
+                peer.joining = Some((Client::new(token, lent), size));
                 let _ = peer.channel.send(&Notice::Attached, &[]);
-                run.streams.clients.push(Client::new(token, lent));
+            }
+            Ok(Received::Message(Request::Ready, _)) => {
+                let Some((client, size)) = self.peers[index].joining.take() else { return };
+                let Some(run) = run else {
+                    // It came too late for the last run, and too early for the next.
+                    if let Some(terminal) = client.terminal {
+                        terminal.disarm();
+                    }
+                    let code = self.code;
+                    return self.dismiss(token, &Notice::Exited { code });
+                };
+                run.streams.clients.push(client);
                 if let Some(size) = size {
                     // A terminal that already has this size would not tell the program inside to
                     // draw itself again for the newcomer.
