@@ -340,7 +340,7 @@ fn keys_that_are_typed_while_a_client_joins_are_the_containers() {
     ]);
     // Whoever sees output may type, however long the client takes to change its terminal.
     let script = "exec strace -f -q -o /dev/null -e trace=ioctl -e inject=ioctl:delay_enter=100000 \"$@\"";
-    let mut terminal = Terminal::start(s.with_shell(script, &["attach", &name]), 24, 80);
+    let mut terminal = Terminal::start(s.with_shell(script, ["attach", &name]), 24, 80);
     terminal.expect("tick");
     terminal.send(DETACH);
     assert_eq!(terminal.finish().0, 0);
