@@ -9,6 +9,7 @@ use crate::ours_only;
 use crate::support::Sandbox;
 use crate::support::archive::{Layer, save};
 use crate::support::peers::{Docker, host, podman, skopeo, tree};
+use crate::support::registry::{Options, Registry};
 
 /// An image with a whiteout, links, bits and a long name, loaded as `x/y:1`, and its id.
 fn image(s: &Sandbox) -> String {
@@ -113,6 +114,40 @@ fn umoci_unpacks_the_same_files_and_repacks() {
     let repacked = line.rsplit(' ').next().unwrap();
     assert_eq!(there.ok(["run", "--rm", repacked, "cat", "/d/added"]), "by umoci");
     assert_eq!(tree(&files(&there, repacked)), expected);
+}
+
+#[test]
+fn an_image_of_dockers_kind_is_the_ocis_in_an_oci_archive() {
+    ours_only!("our archives");
+    let s = Sandbox::new();
+    image(&s);
+    let registry = Registry::start(&s, Options::default());
+    let named = registry.image("x/y:1");
+    let target = format!("docker://{named}");
+    skopeo(
+        &s,
+        &["copy", "--dest-tls-verify=false", "--format", "v2s2", &format!("oci-archive:{}", saved(&s)), &target],
+    );
+    assert!(
+        skopeo(&s, &["inspect", "--tls-verify=false", "--raw", &target])
+            .contains("vnd.docker.distribution.manifest.v2")
+    );
+    s.ok(["rmi", "x/y:1"]);
+    s.ok(["pull", "-q", &named]);
+    let (docker, oci) = (s.host("docker.tar"), s.host("oci.tar"));
+    s.ok(["save", "-o", &docker, &named]);
+    s.ok(["save", "--format", "oci-archive", "-o", &oci, &named]);
+    let field = |source: &str, field: &str| skopeo(&s, &["inspect", "--format", field, source]);
+    // For Docker it goes out as it came.
+    let came = skopeo(&s, &["inspect", "--tls-verify=false", "--format", "{{.Digest}} {{.Layers}}", &target]);
+    assert_eq!(field(&format!("oci-archive:{docker}"), "{{.Digest}} {{.Layers}}"), came);
+    assert!(came.ends_with(&field(&format!("oci-archive:{oci}"), "{{.Layers}}")), "{came}");
+    let directory = s.host_dir("oci");
+    host("tar", ["-C", &directory, "-xf", &oci]);
+    let bundle = s.host("bundle");
+    host("umoci", ["unpack", "--image", &format!("{directory}:1"), &bundle]);
+    assert_eq!(tree(&Path::new(&bundle).join("rootfs")), tree(&files(&s, &named)));
+    comes_as(&oci, None);
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub enum Form {
     /// What Docker writes since version 25: an OCI layout with a `manifest.json`.
     #[default]
     Docker,
-    /// An OCI layout alone.
+    /// An OCI layout alone, in the OCI's media types.
     Oci,
 }
 
@@ -68,6 +68,17 @@ struct Outgoing {
     diff_ids: Vec<Digest>,
 }
 
+impl Outgoing {
+    /// In an archive that says it is the OCI's, so is the manifest: umoci, for one, reads no other.
+    fn into_oci(mut self) -> Result<Outgoing> {
+        if self.parsed.media_type == media::DOCKER_MANIFEST {
+            self.parsed = self.parsed.into_oci();
+            self.manifest = self.parsed.to_bytes()?;
+        }
+        Ok(self)
+    }
+}
+
 /// An entry of `manifest.json`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -87,7 +98,8 @@ impl Store {
         let lease = self.lease()?;
         let mut images = Vec::new();
         for wanted in self.wanted(&request.names)? {
-            images.push(self.outgoing(wanted, request.platform.as_ref(), &lease)?);
+            let image = self.outgoing(wanted, request.platform.as_ref(), &lease)?;
+            images.push(if request.form == Form::Oci { image.into_oci()? } else { image });
         }
         let mut members = Members::new(out);
         // Names first and contents after them, so that a reader of the stream knows what comes.

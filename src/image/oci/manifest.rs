@@ -35,6 +35,10 @@ pub mod media {
     pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
     /// Docker image config.
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// Docker layer, uncompressed.
+    pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+    /// Docker layer, zstd.
+    pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
     /// Docker layer, gzip.
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 }
@@ -251,6 +255,26 @@ struct Written<'a> {
 }
 
 impl Manifest {
+    /// The same image as the OCI writes it: other media types, the same config and layers (OCI image spec,
+    /// media-types.md, "Compatibility Matrix").
+    pub fn into_oci(self) -> Manifest {
+        let layer = |mut layer: Descriptor| {
+            match layer.media_type.as_str() {
+                media::DOCKER_LAYER_GZIP => layer.media_type = media::OCI_LAYER_GZIP.into(),
+                media::DOCKER_LAYER => layer.media_type = media::OCI_LAYER.into(),
+                media::DOCKER_LAYER_ZSTD => layer.media_type = media::OCI_LAYER_ZSTD.into(),
+                _ => {}
+            }
+            layer
+        };
+        let mut config = self.config;
+        if config.media_type == media::DOCKER_CONFIG {
+            config.media_type = media::OCI_CONFIG.into();
+        }
+        let layers = self.layers.into_iter().map(layer).collect();
+        Manifest { media_type: media::OCI_MANIFEST.into(), config, layers }
+    }
+
     /// The manifest as a document. Its bytes are the same whenever its contents are.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let written =
