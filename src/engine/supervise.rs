@@ -19,6 +19,7 @@ use crate::container::handle::Locked;
 use crate::container::status::Status;
 use crate::container::{ContainerId, ProcessRef, Streams, handle};
 use crate::error::Failure;
+use crate::image::Store;
 pub use crate::runtime::monotonic_micros;
 use crate::runtime::{StartFailure, StepTime};
 use crate::store::{self, Durability};
@@ -98,6 +99,8 @@ impl Engine {
             attach
         });
         let ready = (|| -> Result<_> {
+            // The machine may have gone down since the container was made.
+            Store::open(self.layout()).trust(&container.config.image.layers)?;
             let (caller, shim_end) = Channel::pair().context("make a channel to the shim")?;
             let lent = attach.as_ref().map(|attach| lend(attach, process.tty)).transpose()?;
             // Signals and raw mode before the command can run: its first words and the user's first

@@ -62,7 +62,12 @@ impl<T> Call<T> for std::io::Result<T> {
 #[derive(Debug)]
 pub struct Root {
     descriptor: OwnedFd,
+    /// Whether it is an overlay made for this container alone, and not somebody's directory.
+    own: bool,
 }
+
+/// Files that the engine mounts into every container.
+const ENGINE_FILES: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 impl Root {
     /// Mounts an overlay and takes it as root. Done by init in its own mount namespace, so that no
@@ -71,11 +76,12 @@ impl Root {
         rustix::process::chdir(&overlay.base).call("chdir").context("enter the overlay directory")?;
         if !overlay::takes_layers_apart() {
             overlay::mount_by_options(overlay)?;
-            return Root::open(&overlay.base.join(&overlay.merged));
+            let merged = Root::open(&overlay.base.join(&overlay.merged))?;
+            return Ok(Root { own: true, ..merged });
         }
         let mounted = overlay::by_parts(overlay).context("mount overlay")?;
         attach_at(mounted.as_fd(), CWD, &overlay.merged).call("move_mount").context("attach the overlay")?;
-        Ok(Root { descriptor: mounted })
+        Ok(Root { descriptor: mounted, own: true })
     }
 
     /// Takes a directory as root, as a mount of its own: pivot_root(2) demands one.
@@ -88,14 +94,14 @@ impl Root {
         .call("open_tree")
         .with_context(|| format!("open root {}", path.display()))?;
         attach_at(tree.as_fd(), CWD, path).call("move_mount")?;
-        Ok(Root { descriptor: tree })
+        Ok(Root { descriptor: tree, own: false })
     }
 
     /// Opens the root that this process already has (exec, after entering the container).
     pub fn open(path: &Path) -> Result<Root> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = rustix::fs::open(path, flags, Mode::empty()).call("open").context("open the root")?;
-        Ok(Root { descriptor })
+        Ok(Root { descriptor, own: false })
     }
 
     /// The root's descriptor.
@@ -142,21 +148,33 @@ impl Root {
     }
 
     /// Opens a file inside as a mount point, making it empty when missing.
+    ///
+    /// Roots of whole machines have `/etc/resolv.conf` as a link to what only their own daemons make. As in Docker the
+    /// engine's files take the place of such links, wherever those lead; others are followed.
     fn make_file(&self, path: &str) -> Result<OwnedFd> {
-        match self.open_path(path) {
-            Ok(found) if file_type(&found)? != FileType::Directory => Ok(found),
-            Ok(_) => Err(Failure::engine(format!("cannot mount a file on {path}: it is a directory in the container"))
-                .with_hint("mount a directory there, or choose another path inside")
-                .into()),
+        let replaces_links = self.own && ENGINE_FILES.contains(&path);
+        let follow = if replaces_links { OFlags::NOFOLLOW } else { OFlags::empty() };
+        match self.open_with(path, OFlags::PATH | follow, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS) {
+            Ok(found) => match file_type(&found)? {
+                FileType::Directory => {
+                    Err(Failure::engine(format!("cannot mount a file on {path}: it is a directory in the container"))
+                        .with_hint("mount a directory there, or choose another path inside")
+                        .into())
+                }
+                // Only seen where links are not followed.
+                FileType::Symlink => {
+                    let (parent, name) = split(path)?;
+                    let parent = self.make_directory(parent)?;
+                    rustix::fs::unlinkat(&parent, name, AtFlags::empty())
+                        .call("unlinkat")
+                        .with_context(|| format!("replace the link {path} in the container"))?;
+                    new_file(&parent, name, path)
+                }
+                _ => Ok(found),
+            },
             Err(Errno::NOENT) => {
                 let (parent, name) = split(path)?;
-                let parent = self.make_directory(parent)?;
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-                rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))
-                    .call("openat")
-                    .with_context(|| format!("make file {path} in the container"))?;
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                Ok(rustix::fs::openat(&parent, name, flags, Mode::empty()).call("openat")?)
+                new_file(&self.make_directory(parent)?, name, path)
             }
             Err(error) => Err(error).call("openat2").with_context(|| format!("open {path} in the container")),
         }
@@ -312,6 +330,18 @@ impl Root {
         rustix::process::chdir("/").call("chdir")?;
         Ok(())
     }
+}
+
+/// Makes the empty file `name` in `parent`; `path` is what messages call it.
+fn new_file(parent: &OwnedFd, name: &str, path: &str) -> Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(_) => {}
+        Err(Errno::EXIST) => bail!("{path} is a dangling symbolic link in the container"),
+        Err(error) => return Err(error).call("openat").with_context(|| format!("make file {path} in the container")),
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty()).call("openat")?)
 }
 
 /// A new, detached file system.

@@ -91,6 +91,37 @@ fn layers_are_stacked_with_their_whiteouts() {
     unload(&s, &tag);
 }
 
+/// Roots of whole machines have `/etc/resolv.conf` as a link to what only their own daemons make.
+#[test]
+fn links_where_the_engine_mounts_its_files_are_replaced_and_no_change() {
+    let s = Sandbox::new();
+    let (tag, copy, name) = (format!("{}:1", s.name("linked")), format!("{}:1", s.name("copy")), s.name("c"));
+    let layer = Layer::default()
+        .symlink("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+        .symlink("etc/hosts", "/dev/null")
+        .symlink("etc/hostname", "machine")
+        .file("etc/machine", 0o644, "of the image\n");
+    let file = s.host("linked.tar");
+    save(Path::new(&file), &tag, &json!({}), &[Layer::busybox(), layer]);
+    s.ok(["load", "-i", &file]);
+    let script = "cat /etc/hostname /etc/machine; echo lost >/dev/null; cat /dev/null; \
+        for f in hosts resolv.conf; do test -f /etc/$f && ! test -L /etc/$f && echo $f; done; ls /run 2>/dev/null; true";
+    let expected = "h1\nof the image\nhosts\nresolv.conf";
+    let run = |image: &str, name: &str| s.ok(["run", "--name", name, "--hostname", "h1", image, "sh", "-c", script]);
+    assert_eq!(run(&tag, &name), expected);
+    assert_eq!(s.ok(["start", "-a", &name]), expected, "a second time");
+    assert_eq!(s.ok(["diff", &name]), "");
+    s.ok(["commit", &name, &copy]);
+    let layers = |image: &str| s.ok(["image", "inspect", "-f", "{{json .RootFS.Layers}}", image]);
+    assert_eq!(layers(&copy), layers(&tag));
+    let second = s.name("second");
+    assert_eq!(run(&copy, &second), expected);
+    if against_docker() {
+        s.ok(["rm", &name, &second]);
+        s.ok(["rmi", &tag, &copy]);
+    }
+}
+
 #[test]
 fn a_hundred_and_twenty_layers_are_no_matter() {
     // More than fit into the one page of options that mount(2) takes; Docker's own limit is 125.

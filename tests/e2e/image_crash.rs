@@ -6,9 +6,10 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::ours_only;
-use crate::support::Sandbox;
-use crate::support::archive::{Image, Layer, save_all};
+use crate::support::archive::{Image, Layer, save, save_all};
 use crate::support::injection::{each, killed_at};
+use crate::support::peers::host;
+use crate::support::{Sandbox, eventually};
 
 /// Every way in which these commands change the file system, and how they wait for each other.
 const CALLS: [(&str, u32); 6] =
@@ -98,4 +99,44 @@ fn a_prune_after_a_kill_frees_what_the_kill_left() {
         killed
     });
     assert!(kills >= 5, "only {kills} kills: strace did not do its work");
+}
+
+/// Made before the machine went down, started after: nobody has looked at its layers in between.
+#[test]
+fn a_start_meets_what_a_power_cut_tore() {
+    ours_only!("looks into our data root");
+    let s = Sandbox::new();
+    let file = s.host("torn.tar");
+    let layers = [Layer::busybox(), Layer::default().file("f", 0o644, "whole")];
+    save(Path::new(&file), "torn:1", &json!({"Cmd": ["cat", "/f"]}), &layers);
+    s.ok(["load", "-q", "-i", &file]);
+    s.ok(["create", "--name", "c1", "torn:1"]);
+    let unsettled = s.root().join("image/unsettled");
+    let marks = || fs::read_dir(&unsettled).unwrap().count();
+    eventually("the layers are flushed", || marks() == 0);
+    let tear = || {
+        for layer in fs::read_dir(s.root().join("overlay2/layers")).unwrap() {
+            let layer = layer.unwrap();
+            fs::write(unsettled.join(layer.file_name()), "an earlier boot").unwrap();
+            if let Ok(f) = fs::OpenOptions::new().write(true).open(layer.path().join("diff/f")) {
+                f.set_len(2).unwrap();
+            }
+        }
+    };
+    tear();
+    s.fails(1, ["start", "-a", "c1"]).says("was torn when the machine went down").says("pull or load the image again");
+    s.ok(["load", "-q", "-i", &file]);
+    assert_eq!(s.ok(["start", "-a", "c1"]), "whole");
+    // What it came as was kept: nobody has to bring it again.
+    s.ok(["rm", "c1"]);
+    s.ok(["rmi", "torn:1"]);
+    let (directory, packed) = (s.host_dir("unpacked"), s.host("packed.tar"));
+    host("tar", ["-C", &directory, "-xf", &file]);
+    host("sh", ["-c", "for f in \"$1\"/*/layer.tar; do gzip -n \"$f\" && mv \"$f.gz\" \"$f\"; done", "sh", &directory]);
+    host("tar", ["-C", &directory, "-cf", &packed, "."]);
+    s.ok(["load", "-q", "-i", &packed]);
+    s.ok(["create", "--name", "c1", "torn:1"]);
+    eventually("the layers are flushed", || marks() == 0);
+    tear();
+    assert_eq!(s.ok(["start", "-a", "c1"]), "whole");
 }

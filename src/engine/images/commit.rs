@@ -92,8 +92,13 @@ impl Engine {
             comment: request.message.clone(),
             layer: None,
         };
+        let empty = layer.diff_id().is_none();
         let derived = store.derive(document, layer, step, reference.as_ref());
         let image = derived.inspect_err(|_| self.sweep_images())?;
+        if empty {
+            // The layer of nothing is no part of the image.
+            self.sweep_images();
+        }
         if let Some(reference) = &reference {
             self.note_tagged(&image, reference);
         }

@@ -130,7 +130,7 @@ impl Engine {
             && let Some(image) = self.local(&store, wish.image)?
             && platform.as_ref().is_none_or(|wanted| image.platform.as_ref().is_none_or(|has| wanted.accepts(has)))
         {
-            store.trust(&image)?;
+            store.trust(&image.layers)?;
             return Ok(image);
         }
         let missing = || Failure::not_found(format!("No such image: {}", wish.image));

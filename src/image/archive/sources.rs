@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::index::{Archive, blob_name};
 use super::{Choice, annotation, is_layout};
-use crate::error::Failure;
+use crate::error::{Class, Failure};
 use crate::image::oci::digest::Digest;
-use crate::image::oci::manifest::{Descriptor, Document, Platform, choose, media};
+use crate::image::oci::manifest::{Descriptor, Document, Platform, choose, media, not_an_image};
 use crate::image::oci::reference::Reference;
 
 /// Indexes in indexes that are followed.
@@ -68,7 +68,7 @@ pub(super) fn sources(archive: &Archive, choice: &Choice) -> Result<Vec<Source>>
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Failure>().is_some_and(|failure| failure.class == crate::error::Class::NotFound)
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.class == Class::NotFound)
 }
 
 /// Adds an image of `manifest.json` to those of the index; one that stands in both is one.
@@ -119,7 +119,6 @@ fn docker(archive: &Archive) -> Result<Vec<Source>> {
     }
     let source = |manifest: DockerManifest| {
         let tags = manifest.repo_tags.unwrap_or_default();
-        let references = tags.iter().map(|tag| tag.parse().with_context(|| format!("parse tag {tag:?}")));
         let layer = |member: String| {
             let described = in_blob_name(&member).zip(archive.size(&member));
             LayerSource { blob: described.map(|(digest, size)| Descriptor::new("", digest, size)), member }
@@ -129,10 +128,22 @@ fn docker(archive: &Archive) -> Result<Vec<Source>> {
             config: manifest.config,
             layers: manifest.layers.unwrap_or_default().into_iter().map(layer).collect(),
             manifest: None,
-            references: references.collect::<Result<_>>()?,
+            references: tags.iter().map(|text| tag(text)).collect::<Result<_>>()?,
         })
     };
     manifests.into_iter().map(source).collect()
+}
+
+/// A name that an archive may give. One with a digest is for registries to give: what it leads to must be what the
+/// digest says, and in an archive nothing vouches for that.
+fn tag(text: &str) -> Result<Reference> {
+    // Not the command line is at fault but the archive: another kind of failure.
+    let refused = |reason: &str| Failure::engine(format!("invalid tag {text:?} in manifest.json{reason}"));
+    let reference: Reference = text.parse().map_err(|error| refused(&format!(": {error}")))?;
+    match reference.digest() {
+        None => Ok(reference),
+        Some(_) => Err(refused(": an archive cannot name an image by a digest").into()),
+    }
 }
 
 /// The digest in a blob's name.
@@ -157,10 +168,17 @@ fn layout(archive: &Archive, choice: &Choice) -> Result<Vec<Source>> {
     }
     let platform = choice.platform();
     let mut sources = Vec::new();
+    let mut other = None;
     for descriptor in index.iter().filter(|descriptor| fits(descriptor, &platform)) {
-        sources.push(image(archive, descriptor, references(descriptor), &platform, 0)?);
+        match image(archive, descriptor, references(descriptor), &platform, 0)? {
+            Found::Image(source) => sources.push(source),
+            Found::Other(kind) => other = Some(kind),
+        }
     }
     if sources.is_empty() {
+        if let Some(kind) = other {
+            return Err(Failure { class: Class::NotFound, ..not_an_image("the archive", &kind) }.into());
+        }
         // Fails: nothing fits. Its words tell what there is.
         choose(&index, &platform)?;
     }
@@ -171,13 +189,20 @@ fn fits(descriptor: &Descriptor, wanted: &Platform) -> bool {
     descriptor.platform.as_ref().is_none_or(|platform| wanted.accepts(platform))
 }
 
+/// What a descriptor leads to.
+enum Found {
+    Image(Source),
+    /// An artifact, with the type of its config: layouts hold signatures beside what they sign.
+    Other(String),
+}
+
 fn image(
     archive: &Archive,
     descriptor: &Descriptor,
     references: Vec<Reference>,
     platform: &Platform,
     depth: usize,
-) -> Result<Source> {
+) -> Result<Found> {
     member(archive, descriptor)?;
     let bytes = archive.blob(&descriptor.digest)?;
     match Document::parse(&bytes, &descriptor.media_type)? {
@@ -186,15 +211,18 @@ fn image(
         }
         Document::Index(_) => bail!("indexes are nested more than {MAX_DEPTH} deep"),
         Document::Manifest(manifest) => {
+            if let Some(kind) = manifest.artifact() {
+                return Ok(Found::Other(kind.to_owned()));
+            }
             let layer =
                 |blob: &Descriptor| Ok(LayerSource { member: member(archive, blob)?, blob: Some(blob.clone()) });
-            Ok(Source {
+            Ok(Found::Image(Source {
                 config: member(archive, &manifest.config)?,
                 config_digest: Some(manifest.config.digest.clone()),
                 layers: manifest.layers.iter().map(layer).collect::<Result<_>>()?,
                 manifest: Some(bytes),
                 references,
-            })
+            }))
         }
     }
 }

@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fgetxattr, fstat, openat2};
-use rustix::io::Errno;
+use rustix::fs::{OFlags, RawDir, Stat, fstat};
 
+use super::lower::{Below, is_directory, is_opaque, is_whiteout, open_at};
 use super::mount_points::MountPoints;
 use crate::image::tar::header::shown;
 
@@ -39,9 +39,10 @@ pub(in crate::image) fn changes(
     points: &MountPoints,
 ) -> Result<Vec<(Change, Vec<u8>)>> {
     let mut found = BTreeMap::new();
-    // Directories to be visited, by path, each with the layers that have it and are seen there.
-    let mut open = vec![(Vec::new(), (0..lowers.len()).collect::<Vec<_>>())];
-    while let Some((path, below)) = open.pop() {
+    // Directories to be visited, by path, each with the layers that have it and are seen there, and whether one above
+    // it hides them: overlayfs marks what is made anew, and not what is then made in it.
+    let mut open = vec![(Vec::new(), (0..lowers.len()).collect::<Vec<_>>(), false)];
+    while let Some((path, below, hidden)) = open.pop() {
         let context = || format!("compare {}", shown(&path));
         if path.len() > MAX_PATH {
             bail!("compare {}: the path is longer than {MAX_PATH} bytes", shown(&path));
@@ -50,7 +51,8 @@ pub(in crate::image) fn changes(
             continue;
         };
         let names = names(&directory).with_context(context)?;
-        if is_opaque(directory.as_fd()) {
+        let hides = hidden || is_opaque(directory.as_fd());
+        if hides {
             for name in seen_in(lowers, &below, &path).with_context(context)? {
                 if names.binary_search(&name).is_err() {
                     found.insert(joined(&path, &name), Change::Deleted);
@@ -77,7 +79,7 @@ pub(in crate::image) fn changes(
                 Some(_) => drop(found.insert(path.clone(), Change::Changed)),
             }
             if is_directory(&stat) {
-                open.push((path, lower.directories));
+                open.push((path, lower.directories, hides));
             }
         }
     }
@@ -92,39 +94,6 @@ pub(in crate::image) fn changes(
         }
     }
     Ok(found.into_iter().map(|(path, change)| (change, [b"/", &path[..]].concat())).collect())
-}
-
-/// What the lower layers together show at a path.
-#[derive(Default)]
-struct Below {
-    stat: Option<Stat>,
-    /// Where it is a directory: the layers whose entries are seen in it.
-    directories: Vec<usize>,
-}
-
-impl Below {
-    /// `layers` are those that are seen in the directory above.
-    fn look(lowers: &[BorrowedFd<'_>], layers: &[usize], path: &[u8]) -> Result<Below> {
-        let mut below = Below::default();
-        for layer in layers {
-            let Some(file) = open_at(lowers[*layer], path, OFlags::PATH)? else { continue };
-            let stat = fstat(&file)?;
-            if !is_directory(&stat) {
-                // A file below a directory is hidden by it, and so is all further down.
-                if below.stat.is_none() && !is_whiteout(&stat) {
-                    below.stat = Some(stat);
-                }
-                break;
-            }
-            below.stat.get_or_insert(stat);
-            below.directories.push(*layer);
-            let directory = open_at(lowers[*layer], path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            if directory.is_some_and(|directory| is_opaque(directory.as_fd())) {
-                break;
-            }
-        }
-        Ok(below)
-    }
 }
 
 /// Names that the lower layers together show in a directory.
@@ -152,19 +121,6 @@ fn joined(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
-/// Opens a path without following any link; `None` when nothing is there.
-fn open_at(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
-    let path = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    loop {
-        match openat2(root, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            other => return other.map(Some),
-        }
-    }
-}
-
 /// The names in a directory, sorted.
 fn names(directory: &OwnedFd) -> Result<Vec<Box<[u8]>>> {
     let mut buffer = [MaybeUninit::uninit(); 16 << 10];
@@ -178,19 +134,6 @@ fn names(directory: &OwnedFd) -> Result<Vec<Box<[u8]>>> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-fn is_directory(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}
-
-fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-fn is_opaque(directory: BorrowedFd<'_>) -> bool {
-    let mut value = [0; 1];
-    matches!(fgetxattr(directory, "trusted.overlay.opaque", &mut value[..]), Ok(1)) && value == *b"y"
 }
 
 /// Whether a file was copied up and nothing of it changed: what Docker compares, which is less than all. The time of

@@ -5,11 +5,13 @@
 //! apply     tar → files below a directory, in overlayfs's form
 //! recipe    files → the exact tar they came as
 //! pack      files → a tar, made from nothing but them
-//! changes   what a container changed, as `diff` tells it; `mount_points` are no changes
+//! changes   what a container changed, as `diff` tells it; `mount_points` are no changes; `lower` is
+//!           what the layers below show
 //! ```
 
 pub(in crate::image) mod apply;
 pub mod changes;
+mod lower;
 pub(in crate::image) mod mount_points;
 pub(in crate::image) mod pack;
 pub(in crate::image) mod parallel;

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, fstat, openat2};
 use rustix::io::Errno;
 
+use super::lower::{is_directory, seen};
+
 /// Paths of an upper directory, without the slash at the front, that are no changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::image) struct MountPoints(BTreeSet<Vec<u8>>);
@@ -32,7 +34,12 @@ impl MountPoints {
                 FileType::Directory => is_left_out(&file, path, &BTreeSet::new()).with_context(context)?,
                 _ => false,
             };
-            if untouched && below(lowers, path).with_context(context)?.is_none() {
+            let free = match seen(lowers, path.as_bytes()).with_context(context)? {
+                None => true,
+                // A link is replaced by a file to mount on (see `Root::make_file`); the image goes on having the link.
+                Some(below) => is_link(&below) && !is_directory(&stat),
+            };
+            if untouched && free {
                 found.insert(path.as_bytes().to_vec());
             }
         }
@@ -43,7 +50,8 @@ impl MountPoints {
             let Ok(text) = std::str::from_utf8(&path) else { continue };
             let Some(directory) = open(upper, text).with_context(context)? else { continue };
             let stat = fstat(&directory).with_context(context)?;
-            let as_before = below(lowers, text).with_context(context)?.is_none_or(|before| same(&before, &stat));
+            let before = seen(lowers, text.as_bytes()).with_context(context)?;
+            let as_before = before.is_none_or(|before| same(&before, &stat));
             if as_before && is_left_out(&directory, text, &found).with_context(context)? {
                 parents.extend(parent(&path));
                 found.insert(path);
@@ -74,18 +82,6 @@ fn is_left_out(directory: &OwnedFd, path: &str, left_out: &BTreeSet<Vec<u8>>) ->
     Ok(true)
 }
 
-/// The topmost thing at `path` in the lower layers; `None` for none, and for one that was taken away.
-fn below(lowers: &[BorrowedFd<'_>], path: &str) -> rustix::io::Result<Option<Stat>> {
-    for lower in lowers {
-        if let Some(file) = open(*lower, path)? {
-            let stat = fstat(&file)?;
-            let whiteout = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
-            return Ok((!whiteout).then_some(stat));
-        }
-    }
-    Ok(None)
-}
-
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
@@ -98,6 +94,10 @@ fn open(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Option<OwnedFd>>
             other => return other.map(Some),
         }
     }
+}
+
+fn is_link(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
 /// A directory's time changes with what is put into it; the rest is the image's.
@@ -140,5 +140,37 @@ mod tests {
         fs::remove_file(lower.join("etc/hostname")).unwrap();
         fs::set_permissions(upper.join("etc"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         assert_eq!(found(), ["dev", "etc/hostname", "etc/hosts", "proc"]);
+    }
+
+    #[test]
+    fn what_the_image_hides_or_links_elsewhere_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let [upper, top, bottom] = ["upper", "top", "bottom"].map(|name| directory.path().join(name));
+        for path in [&upper, &top, &bottom] {
+            fs::create_dir_all(path.join("etc")).unwrap();
+        }
+        for name in ["etc/hosts", "etc/hostname"] {
+            fs::write(upper.join(name), "").unwrap();
+            fs::write(bottom.join(name), "of the image").unwrap();
+        }
+        let found = || {
+            let [upper, top, bottom] = [&upper, &top, &bottom].map(|path| File::open(path).unwrap());
+            let points = ["/etc/hosts", "/etc/hostname"];
+            let found = MountPoints::find(upper.as_fd(), &[top.as_fd(), bottom.as_fd()], &points).unwrap().0;
+            found.into_iter().map(|path| String::from_utf8(path).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(), [""; 0]);
+        // One is a link that leads nowhere: the start replaced it.
+        std::os::unix::fs::symlink("../run/hosts", top.join("etc/hosts")).unwrap();
+        assert_eq!(found(), ["etc/hosts"]);
+        let etc = File::open(top.join("etc")).unwrap();
+        rustix::fs::fsetxattr(&etc, "trusted.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        assert_eq!(found(), ["etc", "etc/hostname", "etc/hosts"]);
+        fs::remove_dir_all(top.join("etc")).unwrap();
+        assert_eq!(found(), [""; 0]);
+        let whiteout = rustix::fs::FileType::CharacterDevice;
+        let device = rustix::fs::makedev(0, 0);
+        rustix::fs::mknodat(rustix::fs::CWD, top.join("etc"), whiteout, rustix::fs::Mode::empty(), device).unwrap();
+        assert_eq!(found(), ["etc", "etc/hostname", "etc/hosts"]);
     }
 }

@@ -245,6 +245,12 @@ pub fn choose<'a>(index: &'a [Descriptor], wanted: &Platform) -> Result<&'a Desc
     })
 }
 
+/// Refuses what is an artifact of another `kind` (see [`Manifest::artifact`]).
+pub(in crate::image) fn not_an_image(what: &str, kind: &str) -> Failure {
+    Failure::engine(format!("{what} is not a container image: its config is of type {kind:?}"))
+        .with_hint("it is another kind of artifact; fetch it with the program that made it")
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Written<'a> {
@@ -273,6 +279,15 @@ impl Manifest {
         }
         let layers = self.layers.into_iter().map(layer).collect();
         Manifest { media_type: media::OCI_MANIFEST.into(), config, layers }
+    }
+
+    /// The type of the config, where it says that this is no image: registries and layouts hold charts, signatures and
+    /// modules too, whose manifests look alike.
+    pub fn artifact(&self) -> Option<&str> {
+        match self.config.media_type.as_str() {
+            "" | media::OCI_CONFIG | media::DOCKER_CONFIG | "application/octet-stream" => None,
+            other => Some(other),
+        }
     }
 
     /// The manifest as a document. Its bytes are the same whenever its contents are.

@@ -109,7 +109,7 @@ impl Store {
         if self.has_layer(diff_id) && self.has_form(wanted) {
             return Ok((diff_id.clone(), Obtained::Existing));
         }
-        let _making = Making::begin(&self.layout.image().join("making"), diff_id, waiting)?;
+        let _making = self.making(diff_id, waiting)?;
         match self.has_layer(diff_id) {
             true if self.has_form(wanted) => return Ok((diff_id.clone(), Obtained::Existing)),
             true => self.keep_form(diff_id, wanted, open()?)?,
@@ -118,6 +118,11 @@ impl Store {
             }
         }
         Ok((diff_id.clone(), Obtained::Made))
+    }
+
+    /// Waits for the right to make a layer.
+    pub(super) fn making(&self, diff_id: &Digest, waiting: impl FnOnce()) -> Result<Making> {
+        Making::begin(&self.layout.image().join("making"), diff_id, waiting)
     }
 
     /// Whether the unpacked layer is there.
@@ -133,22 +138,35 @@ impl Store {
         }
     }
 
-    fn make_layer(&self, lease: &Lease, wanted: Wanted<'_>, input: Source<'_>, limits: &Limits) -> Result<Digest> {
+    pub(super) fn make_layer(
+        &self,
+        lease: &Lease,
+        wanted: Wanted<'_>,
+        input: Source<'_>,
+        limits: &Limits,
+    ) -> Result<Digest> {
         sweep_temporaries(&self.layout.layers())?;
         let temporary = Temporary::create(&self.layout.layers())?;
         let unpacked = unpack::unpack(input, &temporary.directory, wanted.keep, limits)?;
         check(&unpacked, wanted)?;
         let mut record = Record { version: 1, size: unpacked.size, blobs: Vec::new() };
         lease.hold(self, &unpacked.diff_id)?;
-        let blob = temporary.directory.join("blob");
-        // A tar that cannot be told again is kept as it came, whatever was asked for.
-        if unpacked.compression != Compression::None || unpacked.retold == Retold::Not {
+        let compressed = unpacked.compression != Compression::None;
+        if compressed {
             let form = Descriptor::new(media_type(&unpacked, wanted), unpacked.digest.clone(), unpacked.length);
-            if blob.exists() {
-                lease.hold(self, &form.digest)?;
-                self.blobs().adopt(&blob, &form.digest)?;
-            }
             record.blobs.push(form);
+        }
+        let blob = temporary.directory.join("blob");
+        if blob.exists() {
+            // A tar that cannot be told again is kept whatever was asked for: as it came where that was to be kept,
+            // else without its compression.
+            if unpacked.retold == Retold::Not && !(compressed && wanted.keep == Keep::Blob) {
+                let length = blob.metadata().context("inspect the layer's tar")?.len();
+                record.blobs.push(Descriptor::new(media::OCI_LAYER, unpacked.diff_id.clone(), length));
+            }
+            let kept = record.blobs.last().context("a blob of no form")?.digest.clone();
+            lease.hold(self, &kept)?;
+            self.blobs().adopt(&blob, &kept)?;
         }
         store::write_json(&temporary.directory.join("layer.json"), &record, Durability::ProcessCrash)?;
         // Together, so that no sweep takes the mark for one of a layer that never came.
@@ -254,7 +272,7 @@ fn media_type<'a>(unpacked: &Unpacked, wanted: Wanted<'a>) -> &'a str {
 }
 
 /// The right to make one layer. The file goes with the work, by whoever has the lock.
-struct Making {
+pub(super) struct Making {
     path: PathBuf,
     _lock: Lock,
 }

@@ -5,7 +5,8 @@
 //! ```
 //! Nobody who waits for a pull waits for the disk: a layer is marked before it gets its name, and the mark
 //! goes after a `syncfs` that nobody waits for. A mark of an earlier boot means that the machine went down
-//! in between; then the layer is told again from its recipe, and what does not have its digest is dropped.
+//! in between; then the layer is told again from its recipe, and what does not have its digest is made anew from the
+//! bytes that it came as, where those were kept, or dropped.
 //! File systems with a journal keep the order of the two names.
 
 use std::collections::BTreeSet;
@@ -16,11 +17,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::layers::Temporary;
+use super::layers::{Temporary, Wanted};
+use super::lease::Lease;
 use crate::error::Failure;
+use crate::image::Store;
+use crate::image::layer::apply::Limits;
 use crate::image::layer::recipe;
+use crate::image::layer::unpack::Keep;
 use crate::image::oci::digest::Digest;
-use crate::image::{Image, Store};
+use crate::image::oci::manifest::Descriptor;
 use crate::sys::process::boot_id;
 
 impl Store {
@@ -92,18 +97,18 @@ impl Store {
         Ok(())
     }
 
-    /// Makes sure that no layer of `image` was torn by a power cut. Costs one look at an empty directory
+    /// Makes sure that none of these layers (diff ids) was torn by a power cut. Costs one look at an empty directory
     /// unless there was one.
     ///
     /// # Errors
     /// A layer that was: it is dropped, so that pulling or loading the image again brings it back.
-    pub fn trust(&self, image: &Image) -> Result<()> {
+    pub fn trust(&self, layers: &[String]) -> Result<()> {
         let suspects: BTreeSet<Digest> =
             self.unsettled()?.into_iter().filter(|(_, current)| !current).map(|(digest, _)| digest).collect();
         if suspects.is_empty() {
             return Ok(());
         }
-        for layer in image.layers.iter().filter_map(|layer| Digest::parse(layer).ok()) {
+        for layer in layers.iter().filter_map(|layer| Digest::parse(layer).ok()) {
             if suspects.contains(&layer) {
                 self.vet(&layer).map_err(|error| {
                     error.context(
@@ -116,19 +121,52 @@ impl Store {
         Ok(())
     }
 
-    /// Verifies a suspect, and drops it when it is not what its name says.
+    /// Verifies a suspect. One that is not what its name says, or that cannot be told again, is made anew from what was
+    /// kept of it as it came, and dropped where that was torn too.
     fn vet(&self, diff_id: &Digest) -> Result<()> {
-        let verified = recipe::verify(&self.layer_directory(diff_id), diff_id);
-        if verified.is_err() {
-            let taken = {
-                let _lock = self.lock()?;
-                Temporary::take(&self.layout.layers(), &self.layer_directory(diff_id))?
-            };
-            if let Some(taken) = taken {
-                taken.remove()?;
-            }
+        let Err(error) = recipe::verify(&self.layer_directory(diff_id), diff_id) else {
+            self.forget_mark(diff_id);
+            return Ok(());
+        };
+        let _making = self.making(diff_id, || {})?;
+        if self.has_layer(diff_id) && !self.is_suspect(diff_id)? {
+            // Another made it anew while we waited.
+            return Ok(());
         }
-        self.forget_mark(diff_id);
-        verified
+        let forms = self.layer_record(diff_id).map(|record| record.blobs).unwrap_or_default();
+        // While the layer is away nothing else speaks for what was kept of it.
+        let lease = self.lease()?;
+        forms.iter().try_for_each(|form| lease.hold(self, &form.digest))?;
+        let taken = {
+            let _lock = self.lock()?;
+            Temporary::take(&self.layout.layers(), &self.layer_directory(diff_id))?
+        };
+        let remade = forms.iter().any(|form| match self.remake(&lease, diff_id, form) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!("make layer {diff_id} anew from {}: {error:#}", form.digest);
+                false
+            }
+        });
+        match remade {
+            true => forms.iter().try_for_each(|form| self.add_form(diff_id, form))?,
+            false => self.forget_mark(diff_id),
+        }
+        if let Some(taken) = taken {
+            taken.remove()?;
+        }
+        if remade { Ok(()) } else { Err(error) }
+    }
+
+    /// Whether an earlier boot made the layer.
+    fn is_suspect(&self, diff_id: &Digest) -> Result<bool> {
+        Ok(self.unsettled()?.iter().any(|(digest, current)| digest == diff_id && !current))
+    }
+
+    /// Makes a layer from a form of it that was kept, verified on the way. The caller has the right to make it.
+    fn remake(&self, lease: &Lease, diff_id: &Digest, form: &Descriptor) -> Result<()> {
+        let blob = self.blobs().open(&form.digest)?.context("it was not kept")?;
+        let wanted = Wanted { diff_id: Some(diff_id), blob: Some(form), keep: Keep::Blob };
+        self.make_layer(lease, wanted, Box::new(blob), &Limits::default()).map(drop)
     }
 }

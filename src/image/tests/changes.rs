@@ -56,6 +56,16 @@ fn added_changed_and_deleted() {
 }
 
 #[test]
+fn what_a_directory_made_anew_hides_is_deleted_at_every_depth() {
+    let overlay = Overlay::new("mkdir -p d/s/t; touch d/s/t/a d/s/t/gone d/s/gone d/gone");
+    overlay.change("rm -r d; mkdir -p d/s/t; echo 1 >d/s/t/a");
+    assert_eq!(
+        told(&overlay, &["lower"]),
+        ["C /d", "D /d/gone", "C /d/s", "D /d/s/gone", "C /d/s/t", "C /d/s/t/a", "D /d/s/t/gone"]
+    );
+}
+
+#[test]
 fn what_was_copied_up_and_is_as_before_is_no_change() {
     let overlay = Overlay::new("mkdir -p a/b; echo 1 >a/b/f; mkdir c; touch c/d");
     // Opened for writing: copied up, and as before.

@@ -29,13 +29,13 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 fn files_get_contents_owners_modes_and_times() {
     let jail = Jail::new();
     let file =
-        Member { name: b"bin/su", mode: 0o4755, content: b"x", owner: (1000, 4_000_000_000), ..Member::default() };
+        || Member { name: b"bin/su", mode: 0o4755, content: b"x", owner: (1000, 4_000_000_000), ..Member::default() };
     let tar = Tar::new()
         .directory("./", 0o751)
         .directory("bin/", 0o2750)
-        .add(file)
+        .add(file())
         .symlink("bin/link", "/nowhere")
-        .hard_link("bin/hard", "/bin/su")
+        .add(Member { name: b"bin/hard", kind: EntryType::Link, link: b"/bin/su", content: b"", ..file() })
         .directory("tmp", 0o1777)
         .file("tmp/late", b"");
     let bytes = tar.bytes();

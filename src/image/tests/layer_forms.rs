@@ -166,3 +166,46 @@ fn contents_may_not_claim_more_than_there_is() {
         );
     }
 }
+
+/// As in Docker; GNU tar would let the first hold, and pax(1) leaves it open.
+#[test]
+fn where_headers_of_one_file_disagree_the_last_holds() {
+    let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let jail = Jail::new();
+    let file = |name, mode, owner| Member { name, mode, owner, content: b"x", ..Member::default() };
+    let link = |name, target, mode, owner| Member {
+        name,
+        link: target,
+        kind: EntryType::Link,
+        mode,
+        owner,
+        ..Member::default()
+    };
+    let applied = jail
+        .apply(
+            Tar::new()
+                .add(file(b"narrowed", 0o4755, (5, 6)))
+                .pax(&[("mtime", b"7.5"), ("SCHILY.xattr.user.later", b"1")])
+                .add(link(b"n", b"narrowed", 0o600, (7, 8)))
+                .add(file(b"widened", 0o600, (0, 0)))
+                .add(link(b"w", b"widened", 0o6755, (1, 1)))
+                .pax(&[("SCHILY.xattr.security.capability", capability)])
+                .add(file(b"ping", 0o755, (0, 0)))
+                .add(link(b"p", b"ping", 0o755, (0, 0)))
+                .symlink("symbolic", "/nowhere")
+                .add(link(b"s", b"symbolic", 0o777, (3, 4))),
+        )
+        .unwrap();
+    assert_eq!(applied.retold, Retold::Exact);
+    let worn = |name: &str| {
+        let metadata = fs::symlink_metadata(jail.path(name)).unwrap();
+        (metadata.mode() & 0o7777, metadata.uid(), metadata.gid(), metadata.mtime(), metadata.mtime_nsec())
+    };
+    assert_eq!(worn("narrowed"), (0o600, 7, 8, 7, 500_000_000));
+    let mut value = [0; 32];
+    assert_eq!(rustix::fs::getxattr(jail.path("narrowed"), "user.later", &mut value[..]), Ok(1));
+    assert_eq!(worn("widened"), (0o6755, 1, 1, 1_000_000_000, 0));
+    assert_eq!(worn("symbolic"), (0o777, 3, 4, 1_000_000_000, 0));
+    // GNU tar does not say attributes again of a link: they stay as long as the owner does.
+    assert_eq!(rustix::fs::getxattr(jail.path("ping"), "security.capability", &mut value[..]), Ok(20));
+}

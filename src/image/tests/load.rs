@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use serde_json::{Value, json};
 
 use super::{Member, Root, Tar, config, gzip, names};
-use crate::error::Failure;
+use crate::error::{Class, Failure};
 use crate::image::oci::config::architecture;
 use crate::image::oci::digest::Digest;
 
@@ -25,7 +25,7 @@ pub(super) fn add_blob(tar: Tar, bytes: &[u8]) -> Tar {
 }
 
 pub(super) fn descriptor(bytes: &[u8]) -> Value {
-    json!({"mediaType": "x", "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+    json!({"digest": Digest::of(bytes).to_string(), "size": bytes.len()})
 }
 
 /// As Docker before version 25 saves, members in an unusual order.
@@ -159,6 +159,44 @@ fn malformed_oci_layouts() {
 }
 
 #[test]
+fn artifacts_are_no_images_and_stand_in_no_images_way() {
+    let (lower, _) = two_layers();
+    let (config, signature) = (config(&[&lower]), b"{}");
+    let mut kind = descriptor(signature);
+    kind["mediaType"] = json!("application/vnd.dev.cosign.config.v1+json");
+    let image = json(&json!({"schemaVersion": 2, "config": descriptor(&config), "layers": [descriptor(&lower)]}));
+    let artifact = json(&json!({"schemaVersion": 2, "config": kind, "layers": []}));
+    let layout = |manifests: &[&[u8]]| {
+        let descriptors: Vec<Value> = manifests.iter().map(|bytes| descriptor(bytes)).collect();
+        let index = json(&json!({"manifests": descriptors}));
+        let tar = Tar::new().file("oci-layout", b"{}").file("index.json", &index);
+        let blobs = [&config, &lower, &signature[..], &image, &artifact];
+        blobs.into_iter().fold(tar, add_blob).bytes()
+    };
+    let root = Root::new();
+    refused(
+        &root,
+        &layout(&[&artifact]),
+        "is not a container image: its config is of type \"application/vnd.dev.cosign",
+    );
+    let loaded = root.load(&layout(&[&artifact, &image])).unwrap();
+    assert_eq!(loaded.iter().map(|image| &image.id[..]).collect::<Vec<_>>(), [Digest::of(&config).to_string()]);
+}
+
+/// `run busybox@sha256:…` is believed because a registry's answer was held against that digest.
+#[test]
+fn an_archive_cannot_name_an_image_by_a_digest() {
+    let root = Root::new();
+    let (lower, _) = two_layers();
+    let config = config(&[&lower]);
+    for digest in [Digest::of(b"of another image"), Digest::of(&config)] {
+        for name in [format!("busybox@{digest}"), format!("busybox:1@{digest}")] {
+            refused(&root, &saved(&config, &[&lower], &json!([name])), "cannot name an image by a digest");
+        }
+    }
+}
+
+#[test]
 fn bad_archives_leave_nothing() {
     let root = Root::new();
     let (lower, upper) = two_layers();
@@ -174,7 +212,10 @@ fn bad_archives_leave_nothing() {
     refused(&root, &saved(&good, &[&lower, &gzip(&upper)[..60]], &tags), "read archive");
     refused(&root, &saved(&good, &[&lower], &tags), "layers length mismatch: expected 2, got 1");
     refused(&root, &saved(b"{\"rootfs\":", &[], &tags), "parse image config");
-    refused(&root, &saved(&good, &[&lower, &upper], &json!(["Bad:1"])), "must be lowercase");
+    let bad = saved(&good, &[&lower, &upper], &json!(["Bad:1"]));
+    refused(&root, &bad, "must be lowercase");
+    // Whoever gave the command line is not told how to.
+    assert_eq!(Failure::from_error(&root.load(&bad).unwrap_err()).class, Class::Engine);
     let whole = saved(&good, &[&lower, &upper], &tags);
     for cut in (1..whole.len() - 1024).step_by(1500) {
         assert!(root.load(&whole[..cut]).is_err(), "cut at {cut}");

@@ -6,7 +6,7 @@ use std::io::Read;
 use serde_json::{Value, json};
 
 use super::load::{add_blob, descriptor, json, saved, two_layers};
-use super::{Member, Root, Tar, config, gzip};
+use super::{Keep, Member, Root, Tar, Wanted, config, gzip};
 use crate::error::Failure;
 use crate::image::archive::{Choice, Form, SaveRequest};
 use crate::image::oci::digest::Digest;
@@ -134,6 +134,23 @@ fn a_layer_that_cannot_be_told_again_is_told_from_what_was_kept() {
     let other = Root::new();
     other.load(&save(&root, &["x:1"])).unwrap();
     assert_eq!(save(&other, &["x:1"]), save(&root, &["x:1"]));
+}
+
+#[test]
+fn nor_does_it_matter_how_it_was_compressed_where_that_was_not_kept() {
+    let layer = Tar::new().file("f", b"first").file("f", b"second").bytes();
+    for came in [layer.clone(), gzip(&layer)] {
+        let root = Root::new();
+        let lease = root.store.lease().unwrap();
+        let wanted = Wanted { diff_id: None, blob: None, keep: Keep::Nothing };
+        root.store.obtain(&lease, wanted, || Ok(Box::new(&came[..])), || {}).unwrap();
+        let id = root.put_config(&config(&[&layer])).to_string();
+        drop(lease);
+        root.store.sweep(&mut || Ok(std::collections::BTreeSet::new())).unwrap();
+        let archive = save(&root, &[&id]);
+        assert_eq!(member(&archive, &blob(&Digest::of(&layer).to_string())), layer);
+        assert_eq!(Root::new().load(&archive).unwrap()[0].id, id);
+    }
 }
 
 #[test]

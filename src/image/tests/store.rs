@@ -211,16 +211,16 @@ fn what_a_power_cut_may_have_torn_is_verified_before_it_is_used() {
     let digest = Digest::of(&tar);
     let mark = root.dir.path().join("image/unsettled").join(digest.hex());
     // This boot made it: nobody looks.
-    root.store.trust(&image).unwrap();
+    root.store.trust(&image.layers).unwrap();
     assert!(mark.exists());
     // An earlier boot did, and all of it reached the disk.
     fs::write(&mark, "an earlier boot").unwrap();
-    root.store.trust(&image).unwrap();
+    root.store.trust(&image.layers).unwrap();
     assert!(!mark.exists());
     // An earlier boot did, and a file lost its contents.
     fs::write(&mark, "an earlier boot").unwrap();
     fs::write(root.store.layer(&digest.to_string()).join("f"), "\0\0\0\0\0\0\0").unwrap();
-    let failure = Failure::from_error(&root.store.trust(&image).unwrap_err());
+    let failure = Failure::from_error(&root.store.trust(&image.layers).unwrap_err());
     assert!(failure.message.contains("was torn when the machine went down"), "{failure}");
     assert_eq!(root.layers(), [""; 0], "it is dropped, so that the next pull brings it");
     assert!(!mark.exists());
@@ -228,4 +228,46 @@ fn what_a_power_cut_may_have_torn_is_verified_before_it_is_used() {
     root.obtain(&tar, None).unwrap();
     root.store.settle().unwrap();
     assert!(!mark.exists());
+}
+
+/// Members that undo each other: there is no recipe to verify the layer by, and `import` has no registry to ask again.
+#[test]
+fn what_was_torn_is_made_anew_from_what_was_kept() {
+    let undone = Tar::new().file("f", b"1").file("f", b"22").bytes();
+    let plain = Tar::new().file("f", b"22").bytes();
+    for (tar, came, keep) in [
+        (&undone, undone.clone(), Keep::Nothing),
+        (&undone, gzip(&undone), Keep::Nothing),
+        (&undone, gzip(&undone), Keep::Blob),
+        (&plain, gzip(&plain), Keep::Blob),
+    ] {
+        let root = Root::new();
+        let lease = root.store.lease().unwrap();
+        let wanted = Wanted { diff_id: None, blob: None, keep };
+        let (digest, _) = root.store.obtain(&lease, wanted, || Ok(Box::new(&came[..])), || {}).unwrap();
+        let id = root.put_config(&config(&[tar]));
+        let image = root.store.get(&id.to_string()).unwrap().unwrap();
+        let file = root.store.layer(&digest.to_string()).join("f");
+        let tear = || {
+            fs::write(root.dir.path().join("image/unsettled").join(digest.hex()), "an earlier boot").unwrap();
+            fs::write(&file, "\0\0").unwrap();
+        };
+        for _ in 0..2 {
+            tear();
+            root.store.trust(&image.layers).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"22");
+            assert_eq!(root.layers(), [digest.hex()]);
+            // And can be torn again.
+            assert!(root.store.is_unsettled());
+        }
+        // The bytes that were kept are torn as well.
+        tear();
+        let blobs = root.dir.path().join("image/blobs/sha256");
+        assert_eq!(names(&blobs).len(), 1);
+        fs::write(blobs.join(&names(&blobs)[0]), "").unwrap();
+        let failure = Failure::from_error(&root.store.trust(&image.layers).unwrap_err());
+        assert!(failure.message.contains("was torn when the machine went down"), "{failure}");
+        assert_eq!(root.layers(), [""; 0]);
+        assert!(!root.store.is_unsettled());
+    }
 }

@@ -12,7 +12,7 @@ use crate::image::layer::parallel;
 use crate::image::layer::unpack::Keep;
 use crate::image::oci::config::{ConfigFile, MAX_DOCUMENT};
 use crate::image::oci::digest::Digest;
-use crate::image::oci::manifest::{Descriptor, Document, Manifest, Platform, choose, media};
+use crate::image::oci::manifest::{Descriptor, Document, Manifest, Platform, choose, not_an_image};
 use crate::image::oci::reference::Reference;
 use crate::image::registry::{Access, Accounts, Fetched, Registry, Target};
 use crate::image::store::layers::{Obtained, Wanted};
@@ -102,10 +102,10 @@ impl Store {
 /// Follows an index to the manifest for the wanted platform.
 fn resolve(registry: &Registry, fetched: Fetched, pull: &Pull<'_>, depth: usize) -> Result<(Manifest, Vec<u8>)> {
     match Document::parse(&fetched.bytes, &fetched.media_type)? {
-        Document::Manifest(manifest) => {
-            image_only(&manifest, pull.reference)?;
-            Ok((manifest, fetched.bytes))
-        }
+        Document::Manifest(manifest) => match manifest.artifact() {
+            None => Ok((manifest, fetched.bytes)),
+            Some(kind) => Err(not_an_image(&pull.reference.to_string(), kind).into()),
+        },
         Document::Index(_) if depth == MAX_DEPTH => bail!("indexes are nested more than {MAX_DEPTH} deep"),
         Document::Index(index) => {
             let host = Platform::host();
@@ -116,16 +116,6 @@ fn resolve(registry: &Registry, fetched: Fetched, pull: &Pull<'_>, depth: usize)
             }
             resolve(registry, next, pull, depth + 1)
         }
-    }
-}
-
-/// Registries hold more than images: charts, signatures, modules. Their manifests look alike.
-fn image_only(manifest: &Manifest, reference: &Reference) -> Result<()> {
-    match manifest.config.media_type.as_str() {
-        "" | media::OCI_CONFIG | media::DOCKER_CONFIG | "application/octet-stream" => Ok(()),
-        other => Err(Failure::engine(format!("{reference} is not a container image: its config is of type {other:?}"))
-            .with_hint("it is another kind of artifact; fetch it with the program that made it")
-            .into()),
     }
 }
 

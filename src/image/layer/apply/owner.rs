@@ -4,7 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, Mode, Timestamps, XattrFlags, chownat, fchmod, fchown, fsetxattr, futimens, lsetxattr, utimensat,
+    AtFlags, FileType, Mode, OFlags, Timestamps, XattrFlags, chownat, fchmod, fchown, fsetxattr, futimens, lsetxattr,
+    openat, statat, utimensat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -71,6 +72,11 @@ impl Owner {
         if !maker.is(self) {
             chownat(parent, name, Some(self.uid), Some(self.gid), AtFlags::SYMLINK_NOFOLLOW)?;
         }
+        self.attributes_of_name(parent, name)?;
+        Ok(utimensat(parent, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn attributes_of_name(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         for (xattr, value) in allowed(&self.xattrs) {
             // There is no setxattrat before Linux 6.13: the directory through its descriptor, the last
             // component not followed.
@@ -78,7 +84,28 @@ impl Owner {
             path.extend_from_slice(name);
             tolerate(lsetxattr(&path[..], xattr, value, XattrFlags::empty()), xattr)?;
         }
-        Ok(utimensat(parent, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(())
+    }
+
+    /// Dresses the file that the hard link `name` is one to. It was dressed when it was made, and nearly always alike;
+    /// where two headers of one file disagree the later one holds, as in Docker (GNU tar lets the first hold).
+    pub(super) fn dress_link(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let moves = (stat.st_uid, stat.st_gid) != (self.uid.as_raw(), self.gid.as_raw());
+        if moves {
+            chownat(parent, name, Some(self.uid), Some(self.gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Ok(());
+        }
+        if moves || Mode::from_raw_mode(stat.st_mode) != self.mode {
+            set_mode(parent, name, self.mode)?;
+        }
+        self.attributes_of_name(parent, name)?;
+        if (stat.st_mtime, stat.st_mtime_nsec as i64) != (self.mtime.tv_sec, self.mtime.tv_nsec) {
+            utimensat(parent, name, &self.times(), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
     }
 
     /// Whether there is an attribute that [`Owner::attributes`] would set.
@@ -90,6 +117,14 @@ impl Owner {
     pub(super) fn inherited(&self) -> Option<&[u8]> {
         self.xattrs.iter().find(|(name, _)| name == INHERITED).map(|(_, value)| &value[..])
     }
+}
+
+/// Gives what stands at `name`, which is no symbolic link, this mode.
+pub(super) fn set_mode(parent: BorrowedFd<'_>, name: &[u8], mode: Mode) -> Result<()> {
+    // Not through the name: chmod by name follows links, and has no form that does not before Linux 6.6. This
+    // descriptor is of the file itself.
+    let file = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), mode)?)
 }
 
 /// Sets the access list that a directory hands down.

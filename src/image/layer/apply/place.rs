@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +17,7 @@ use super::archive::Archive;
 use super::directories::{Directories, split};
 use super::member::{Kind, Map, Member};
 use super::open_below;
-use super::owner::{Maker, SET_ID, set_opaque};
+use super::owner::{Maker, SET_ID, set_mode, set_opaque};
 use crate::image::tar::header::{BLOCK, normalise, shown};
 use crate::image::tar::sparse::{self, MapInContents, Segment};
 use crate::sys::tree;
@@ -111,7 +111,10 @@ impl<'a> Applier<'a> {
                 self.make(parent.as_fd(), last, archive, || symlinkat(&member.link[..], &parent, last))?;
                 member.owner.dress_name(parent.as_fd(), last, self.maker)
             }
-            Kind::HardLink => self.hard_link(parent.as_fd(), last, &member.link, archive),
+            Kind::HardLink => {
+                self.hard_link(parent.as_fd(), last, &member.link, archive)?;
+                member.owner.dress_link(parent.as_fd(), last)
+            }
             Kind::Character => self.make_node(parent.as_fd(), last, FileType::CharacterDevice, member, archive),
             Kind::Block => self.make_node(parent.as_fd(), last, FileType::BlockDevice, member, archive),
             Kind::Fifo => self.make_node(parent.as_fd(), last, FileType::Fifo, member, archive),
@@ -351,10 +354,7 @@ impl<'a> Applier<'a> {
             .context("make device node")?;
         owner.dress_name(parent, name, self.maker)?;
         if owner.mode.intersects(SET_ID) {
-            // Not through the name: chmod by name follows links, and has no form that does not before
-            // Linux 6.6. This descriptor is of the node itself.
-            let node = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-            rustix::fs::chmod(format!("/proc/self/fd/{}", node.as_raw_fd()), owner.mode)?;
+            set_mode(parent, name, owner.mode)?;
         }
         Ok(())
     }
