@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
+use crate::engine::images::transfer::LineEnd;
 use crate::image::oci::digest::Digest;
 use crate::image::transfer::progress::{Progress, Step};
 
@@ -34,6 +36,8 @@ pub(super) struct Display {
     place: Place,
     bars: Option<MultiProgress>,
     layers: Mutex<HashMap<Digest, Shown>>,
+    /// As long as there are bars: whoever interrupts us gets their prompt on a line of its own.
+    line_end: Mutex<Option<LineEnd>>,
 }
 
 /// What is seen of one layer.
@@ -59,7 +63,18 @@ impl Display {
             Place::Error => ProgressDrawTarget::stderr_with_hz(DRAWS),
         };
         let bars = (terminal && !dumb).then(|| MultiProgress::with_draw_target(target));
-        Display { way, place, bars, layers: Mutex::default() }
+        Display { way, place, bars, layers: Mutex::default(), line_end: Mutex::default() }
+    }
+
+    /// A new bar below the others.
+    fn bar(&self, bars: &MultiProgress, short: &str, words: &str) -> ProgressBar {
+        self.line_end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| match self.place {
+            Place::Output => LineEnd::at(io::stdout().as_fd()),
+            Place::Error => LineEnd::at(io::stderr().as_fd()),
+        });
+        // Complete before it is drawn for the first time.
+        let bar = ProgressBar::new(0).with_style(plain()).with_prefix(short.to_owned());
+        bars.add(bar.with_message(output::printable(words)))
     }
 
     /// One line that stays.
@@ -112,12 +127,7 @@ impl Progress for Display {
         let place = layers.len();
         let shown = layers.entry(layer.clone()).or_insert_with(|| Shown {
             place,
-            bar: self.bars.as_ref().map(|bars| {
-                let bar = bars.add(ProgressBar::new(0));
-                bar.set_prefix(short.to_owned());
-                bar.set_style(plain());
-                bar
-            }),
+            bar: self.bars.as_ref().map(|bars| self.bar(bars, short, &words)),
             said: String::new(),
         });
         let Some(bar) = &shown.bar else {
@@ -128,20 +138,22 @@ impl Progress for Display {
             }
             return;
         };
+        // The words first: whatever is drawn with the numbers fits them.
+        let is_new = shown.said != words;
+        if is_new {
+            bar.set_message(output::printable(&words));
+            shown.said = words;
+        }
         match step {
             Step::Bytes { done, total } => {
-                if shown.said != words {
+                if is_new {
                     bar.set_style(counting());
                     bar.set_length(total);
                 }
                 bar.set_position(done);
             }
-            _ if shown.said != words => bar.set_style(plain()),
+            _ if is_new => bar.set_style(plain()),
             _ => {}
-        }
-        if shown.said != words {
-            bar.set_message(output::printable(&words));
-            shown.said = words;
         }
         if matches!(step, Step::Exists | Step::Mounted { .. } | Step::Done) {
             bar.abandon();
@@ -160,6 +172,7 @@ impl Progress for Display {
             }
         }
         drop(layers);
+        *self.line_end.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.say(text);
     }
 }

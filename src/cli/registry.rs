@@ -141,8 +141,8 @@ fn ask_secret() -> Result<String> {
     if !io::stdin().is_terminal() {
         return Err(not_interactive());
     }
-    output::complain("Password: ");
-    let secret = registry::read_secret();
+    // Asked for only once it would not be seen: some are quick.
+    let secret = registry::read_secret(|| output::complain("Password: "));
     output::complain("\n");
     match secret? {
         Secret::Line(line) if line.is_empty() => Err(Refusal::plain("password is required").into()),

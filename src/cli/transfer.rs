@@ -73,8 +73,12 @@ fn pull(session: &Session, matches: &ArgMatches) -> Result<i32> {
         progress.line("Using default tag: latest");
     }
     let platform = spec::text(matches, "platform").filter(|text| !text.is_empty());
-    for (reference, _) in session.engine()?.pull(&name, extent, platform.as_deref(), &*progress)? {
-        output::print_line(&reference.canonical())?;
+    let pulled = session.engine()?.pull(&name, extent, platform.as_deref(), &*progress)?;
+    // What was asked for: with all tags the repository, once.
+    match (extent, pulled.first()) {
+        (Extent::AllTags, Some((reference, _))) => output::print_line(&reference.repository())?,
+        (_, Some((reference, _))) => output::print_line(&reference.canonical())?,
+        (_, None) => {}
     }
     Ok(0)
 }

@@ -78,9 +78,9 @@ pub fn log_out(server: &str) -> Result<bool> {
     Accounts::of_caller()?.forget(server)
 }
 
-/// Reads a line from standard input, a terminal, without showing it.
-pub fn read_secret() -> Result<Secret> {
-    tty::read_secret(io::stdin().as_fd(), MAX_SECRET).context("read the terminal")
+/// Reads a line from standard input, a terminal, without showing it. `ask` is called when nothing is shown any more.
+pub fn read_secret(ask: impl FnOnce()) -> Result<Secret> {
+    tty::read_secret(io::stdin().as_fd(), MAX_SECRET, ask).context("read the terminal")
 }
 
 /// Looks for repositories: `word` on docker.io, or `host/word`.

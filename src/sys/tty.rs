@@ -1,7 +1,8 @@
 //! Terminals: raw mode that is always undone, window sizes.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::termios::{OptionalActions, Termios, Winsize};
 
@@ -26,6 +27,59 @@ pub fn set_size(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
+/// While it lives, a signal that ends the program (SIGINT, SIGTERM) ends the line first in which the cursor is: for who
+/// draws on a terminal without a line break at the end.
+#[derive(Debug)]
+pub struct LineEnd {
+    taken: Vec<libc::c_int>,
+}
+
+/// Where the line break goes.
+static LINE_END: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn end_line(signal: libc::c_int) {
+    let break_of_line = b"\n";
+    // SAFETY: write(2) and raise(3) may be called by handlers (signal-safety(7)). The handler is gone already
+    // (SA_RESETHAND), so the signal ends the program.
+    unsafe {
+        libc::write(LINE_END.load(Ordering::Relaxed), break_of_line.as_ptr().cast(), 1);
+        libc::raise(signal);
+    }
+}
+
+impl LineEnd {
+    /// The terminal is the program's standard output or error. Signals that are ignored, or that somebody else
+    /// handles, are left alone.
+    pub fn at(terminal: BorrowedFd<'_>) -> LineEnd {
+        LINE_END.store(terminal.as_raw_fd(), Ordering::Relaxed);
+        let taken = [libc::SIGINT, libc::SIGTERM].into_iter().filter(|signal| {
+            // SAFETY: both structures outlive the calls, and all-zero is a valid one; the handler calls nothing that
+            // handlers must not call.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                if libc::sigaction(*signal, std::ptr::null(), &raw mut action) != 0
+                    || action.sa_sigaction != libc::SIG_DFL
+                {
+                    return false;
+                }
+                action.sa_sigaction = end_line as *const () as libc::sighandler_t;
+                action.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER;
+                libc::sigaction(*signal, &raw const action, std::ptr::null_mut()) == 0
+            }
+        });
+        LineEnd { taken: taken.collect() }
+    }
+}
+
+impl Drop for LineEnd {
+    fn drop(&mut self) {
+        for signal in &self.taken {
+            // SAFETY: SIG_DFL needs no handler.
+            unsafe { libc::signal(*signal, libc::SIG_DFL) };
+        }
+    }
+}
+
 /// What somebody typed unseen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secret {
@@ -38,9 +92,11 @@ pub enum Secret {
 }
 
 /// Reads a line from a terminal without showing it. The terminal is in raw mode meanwhile, so that a `^C`
-/// is a character like others and no signal can leave it without echo. At most `limit` bytes.
-pub fn read_secret(terminal: BorrowedFd<'_>, limit: usize) -> io::Result<Secret> {
+/// is a character like others and no signal can leave it without echo; `ask` is called as soon as it is. At most
+/// `limit` bytes.
+pub fn read_secret(terminal: BorrowedFd<'_>, limit: usize, ask: impl FnOnce()) -> io::Result<Secret> {
     let Some(raw) = RawMode::enter(terminal)? else { return Ok(Secret::NoTerminal) };
+    ask();
     let mut line: Vec<u8> = Vec::new();
     let mut byte = [0];
     loop {

@@ -17,6 +17,7 @@ pub mod processes;
 pub mod registry;
 pub mod sandbox;
 pub mod scripted;
+pub mod shelf;
 pub mod terminal;
 pub mod traffic;
 

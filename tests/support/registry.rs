@@ -30,11 +30,13 @@ pub struct Options<'a> {
     pub account: Option<(&'a str, &'a str)>,
     /// Copies of contents of this URL, fetched when asked for: a mirror.
     pub upstream: Option<&'a str>,
+    /// With TLS: it serves only who has a certificate of this authority (PEM).
+    pub clients: Option<&'a Path>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { address: "127.0.0.1", tls: false, account: None, upstream: None }
+        Options { address: "127.0.0.1", tls: false, account: None, upstream: None, clients: None }
     }
 }
 
@@ -65,8 +67,12 @@ impl Registry {
         );
         if options.tls {
             authority_and_certificate(&directory, options.address);
-            let _ =
-                writeln!(config, "  tls: {{certificate: {0}/server.crt, key: {0}/server.key}}", directory.display());
+            let clients = options.clients.map(|path| format!(", clientcas: [{}]", path.display())).unwrap_or_default();
+            let _ = writeln!(
+                config,
+                "  tls: {{certificate: {0}/server.crt, key: {0}/server.key{clients}}}",
+                directory.display()
+            );
         }
         if let Some((user, password)) = options.account {
             let output = Command::new("htpasswd").args(["-Bbn", user, password]).output();
@@ -195,7 +201,8 @@ pub fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-/// An authority (`ca.crt`), and a certificate for `address` signed by it (`server.crt`, `server.key`).
+/// An authority (`ca.crt`), and a certificate for `address` signed by it (`server.crt`, `server.key`), which does
+/// for docker.io as well, wherever a test puts that.
 pub fn authority_and_certificate(directory: &Path, address: &str) {
     let run = |args: &[&str]| {
         let output = Command::new("openssl").args(args).current_dir(directory).output().expect("run openssl");
@@ -205,7 +212,11 @@ pub fn authority_and_certificate(directory: &Path, address: &str) {
     let request = |extra: &[&str]| run(&[&["req"][..], &key, extra].concat());
     request(&["-x509", "-days", "2", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.crt"]);
     request(&["-subj", &format!("/CN={address}"), "-keyout", "server.key", "-out", "server.csr"]);
-    fs::write(directory.join("names"), format!("subjectAltName=IP:{address},DNS:localhost\n")).unwrap();
+    fs::write(
+        directory.join("names"),
+        format!("subjectAltName=IP:{address},DNS:localhost,DNS:registry-1.docker.io,DNS:index.docker.io\n"),
+    )
+    .unwrap();
     run(&[
         "x509",
         "-req",

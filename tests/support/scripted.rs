@@ -37,13 +37,29 @@ impl Request {
 }
 
 /// Both ways of a connection, encrypted or not.
-pub trait Wire: Read + Write + Send {}
-impl<T: Read + Write + Send> Wire for T {}
+pub trait Wire: Read + Write + Send {
+    /// How long a read waits.
+    fn set_patience(&self, patience: Option<Duration>);
+}
+
+impl Wire for TcpStream {
+    fn set_patience(&self, patience: Option<Duration>) {
+        self.set_read_timeout(patience).unwrap();
+    }
+}
+
+impl Wire for rustls::StreamOwned<rustls::ServerConnection, TcpStream> {
+    fn set_patience(&self, patience: Option<Duration>) {
+        self.sock.set_patience(patience);
+    }
+}
 
 /// The connection a request came on. Dropping the answer without a response breaks it off.
 pub struct Answer<'a> {
     wire: &'a mut dyn Wire,
     body_left: u64,
+    /// Whether only the head of a response was asked for.
+    head: bool,
     keep: bool,
 }
 
@@ -57,12 +73,40 @@ impl Answer<'_> {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        self.keep = self.raw(head.as_bytes()) && self.raw(body);
+        self.keep = self.raw(head.as_bytes()) && (self.head || self.raw(body));
     }
 
     /// Bytes as they are; whether the other side still takes them.
     pub fn raw(&mut self, bytes: &[u8]) -> bool {
         self.wire.write_all(bytes).and_then(|()| self.wire.flush()).is_ok()
+    }
+
+    /// Waits until the client hangs up, and says nothing.
+    pub fn until_left(&mut self) {
+        let _ = self.wire.read(&mut [0]);
+    }
+
+    /// Hands on what comes from here and from there until both are silent for good; for tunnels of proxies.
+    pub fn join(&mut self, there: &mut TcpStream) {
+        let mut buffer = [0; 16384];
+        let short = Some(Duration::from_millis(20));
+        there.set_read_timeout(short).unwrap();
+        self.wire.set_patience(short);
+        loop {
+            for inward in [true, false] {
+                let read = if inward { self.wire.read(&mut buffer) } else { there.read(&mut buffer) };
+                let written = match read {
+                    Ok(0) => return,
+                    Ok(count) if inward => there.write_all(&buffer[..count]),
+                    Ok(count) => self.wire.write_all(&buffer[..count]),
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
+                    Err(_) => return,
+                };
+                if written.is_err() {
+                    return;
+                }
+            }
+        }
     }
 
     /// What remains of the request's content.
@@ -94,7 +138,8 @@ impl Scripted {
         Scripted::listen("127.0.0.1", None, script)
     }
 
-    /// With the certificate `server.crt` and `server.key` of a directory, on an address of loopback's device.
+    /// With the certificate `server.crt` and `server.key` of a directory, on an address of loopback's device,
+    /// which may name its port.
     pub fn start_tls(
         address: &str,
         certificates: &Path,
@@ -108,7 +153,8 @@ impl Scripted {
         tls: Option<Arc<rustls::ServerConfig>>,
         script: impl Fn(&Request, &mut Answer<'_>) + Send + Sync + 'static,
     ) -> Scripted {
-        let listener = TcpListener::bind((address, 0)).unwrap();
+        let place = if address.contains(':') { address.to_owned() } else { format!("{address}:0") };
+        let listener = TcpListener::bind(place).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
@@ -174,7 +220,8 @@ fn serve_plain(mut stream: TcpStream, seen: &Mutex<Vec<Request>>, script: &dyn F
 fn serve(wire: &mut dyn Wire, seen: &Mutex<Vec<Request>>, script: &dyn Fn(&Request, &mut Answer<'_>)) {
     while let Some(request) = read_request(wire) {
         seen.lock().unwrap().push(request.clone());
-        let mut answer = Answer { wire, body_left: request.length(), keep: false };
+        let head = request.method == "HEAD";
+        let mut answer = Answer { wire, body_left: request.length(), head, keep: false };
         script(&request, &mut answer);
         if !answer.keep {
             return;

@@ -15,6 +15,8 @@ use crate::image::transfer::push::{Push, Pushed};
 use crate::image::{Image, Store};
 use crate::settings::Settings;
 
+pub use crate::sys::tty::LineEnd;
+
 /// What `pull` and `push` do with one repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
@@ -114,6 +116,14 @@ impl Engine {
         for reference in references {
             let push = Push { reference: &reference, settings: &settings, accounts: &accounts, progress };
             let done = store.push(&push)?;
+            if let Some(index) = &done.part_of {
+                // What Docker says where it has more of an index than one platform to choose from.
+                progress.line(&format!(
+                    "Not all multiplatform-content is present and only the available single-platform image was pushed: \
+                     {index} -> {}",
+                    done.digest
+                ));
+            }
             let tag = reference.tag().unwrap_or_default();
             progress.line(&format!("{tag}: digest: {} size: {}", done.digest, done.size));
             self.note_object(Kind::Image, &reference.familiar(), "push", &[("name", reference.familiar_name())]);

@@ -33,6 +33,8 @@ pub mod media {
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// Docker manifest list.
     pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// How the types of Docker's manifests of schema 1 begin, signed and not.
+    pub const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
     /// Docker image config.
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     /// Docker layer, uncompressed.
@@ -90,13 +92,23 @@ impl Platform {
     /// Whether an image for `offered` is what somebody who asks for `self` wants. A variant counts where
     /// it was asked for; `arm64` and `arm64/v8` are the same.
     pub fn accepts(&self, offered: &Platform) -> bool {
-        fn variant(platform: &Platform) -> Option<&str> {
-            let variant = platform.variant.as_deref().filter(|variant| !variant.is_empty());
-            if platform.architecture == "arm64" && variant == Some("v8") { None } else { variant }
-        }
         self.os == offered.os
             && self.architecture == offered.architecture
-            && (variant(self).is_none() || variant(self) == variant(offered))
+            && (self.level().is_none() || self.level() == offered.level())
+    }
+
+    /// Whether each processor of this platform runs what is for `offered`, so that it may be chosen unasked.
+    fn is_met_by(&self, offered: &Platform) -> bool {
+        self.architecture == "arm" || self.level() == offered.level()
+    }
+
+    /// The variant, where it says more than the architecture does.
+    fn level(&self) -> Option<&str> {
+        let variant = self.variant.as_deref().filter(|variant| !variant.is_empty());
+        match (self.architecture.as_str(), variant) {
+            ("arm64", Some("v8")) | ("amd64", Some("v1")) => None,
+            (_, variant) => variant,
+        }
     }
 }
 
@@ -189,9 +201,7 @@ impl Document {
     pub fn parse(bytes: &[u8], told: &str) -> Result<Document> {
         let raw: Raw = serde_json::from_slice(bytes).context("parse image manifest")?;
         if raw.schema_version == Some(1) || raw.fs_layers.is_some() {
-            return Err(Failure::engine("the image has a manifest of schema 1, which is no longer supported")
-                .with_hint("push the image again with a current program")
-                .into());
+            return Err(schema_1().into());
         }
         let told = told.split(';').next().unwrap_or_default().trim();
         let known = |text: &str| {
@@ -223,13 +233,21 @@ impl Document {
     }
 }
 
+/// Why a manifest of schema 1 is not read.
+pub fn schema_1() -> Failure {
+    Failure::engine("the image has a manifest of schema 1, which is no longer supported")
+        .with_hint("push the image again with a current program")
+}
+
 /// The image in an index that `wanted` accepts: the first, as Docker chooses. Attestations, which stand
-/// there for `unknown/unknown`, are never it.
+/// there for `unknown/unknown`, are never it. A variant that was not asked for is what not every processor of
+/// the architecture can run (`amd64/v3`); such an image is chosen only by name, but on `arm`, where all have one.
 ///
 /// # Errors
 /// None fits; the message tells what there is.
 pub fn choose<'a>(index: &'a [Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
-    let fits = |descriptor: &&Descriptor| descriptor.platform.as_ref().is_some_and(|platform| wanted.accepts(platform));
+    let runs = |platform: &Platform| wanted.accepts(platform) && wanted.is_met_by(platform);
+    let fits = |descriptor: &&Descriptor| descriptor.platform.as_ref().is_some_and(runs);
     // An index may hold a single image without saying what it is for.
     let unsaid = |descriptor: &&Descriptor| descriptor.platform.is_none();
     index.iter().find(fits).or_else(|| index.iter().find(unsaid)).ok_or_else(|| {
@@ -239,9 +257,12 @@ pub fn choose<'a>(index: &'a [Descriptor], wanted: &Platform) -> Result<&'a Desc
             .filter(|platform| platform.os != "unknown")
             .map(Platform::to_string)
             .collect();
-        Failure::not_found(format!("no matching manifest for {wanted} in the manifest list entries"))
-            .with_hint(format!("there is one for: {}; choose with --platform", offered.join(", ")))
-            .into()
+        let failure = Failure::not_found(format!("no matching manifest for {wanted} in the manifest list entries"));
+        let failure = match offered.is_empty() {
+            true => failure.with_hint("there is none for any platform"),
+            false => failure.with_hint(format!("there is one for: {}; choose with --platform", offered.join(", "))),
+        };
+        failure.into()
     })
 }
 

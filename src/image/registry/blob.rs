@@ -10,6 +10,7 @@ use ureq::BodyReader;
 use ureq::http::{Method, Response};
 
 use super::Registry;
+use super::endpoint::Role;
 use super::exchange::{Call, Patience};
 use super::fault::{self, Again, Known, Met, Trouble};
 use super::pull::Verification;
@@ -73,7 +74,7 @@ impl<'a> BlobReader<'a> {
             registry,
             descriptor: descriptor.clone(),
             retrying,
-            patience: registry.patience(),
+            patience: patience_with(registry, 0),
             endpoint: 0,
             body: None,
             hasher: (verification == Verification::Here).then(Sha256::new),
@@ -98,10 +99,15 @@ impl<'a> BlobReader<'a> {
                 self.patience.after(trouble, &self.retrying)?;
             } else {
                 // A mirror has one try: the next endpoint may have it at once.
-                self.registry.endpoints[self.endpoint].leave(&trouble);
-                self.endpoint += 1;
+                self.next_endpoint(&trouble);
             }
         }
+    }
+
+    fn next_endpoint(&mut self, trouble: &Trouble) {
+        self.registry.endpoints[self.endpoint].leave(trouble);
+        self.endpoint += 1;
+        self.patience = patience_with(self.registry, self.endpoint);
     }
 
     fn request(&mut self) -> Result<(), Trouble> {
@@ -116,7 +122,14 @@ impl<'a> BlobReader<'a> {
         if self.position > 0 {
             call = call.header("range", format!("bytes={}-", self.position));
         }
-        let response = session.once(&call)?;
+        let response = match session.once(&call) {
+            // Whoever does not like the range may still give all of it.
+            Err(Trouble { status: Some(400 | 416 | 501), .. }) if self.position > 0 => {
+                call.headers.clear();
+                session.once(&call)?
+            }
+            result => result?,
+        };
         let start = self.start(&response)?;
         let mut body = response.into_body().into_reader();
         // A server that knows no ranges begins at the beginning again.
@@ -124,6 +137,7 @@ impl<'a> BlobReader<'a> {
             .map_err(|error| fault::of_wire(&session.origin, Known::Reached, ureq::Error::Io(error).into()))?;
         self.body = Some((body, session.origin.clone()));
         self.waited = (Duration::ZERO, self.position);
+        endpoint.has_served();
         Ok(())
     }
 
@@ -176,7 +190,10 @@ impl<'a> BlobReader<'a> {
                 Trouble { again: Again::Perhaps, ..Failure::engine(text).into() }
             }
         };
-        self.patience.after(trouble, &self.retrying)?;
+        match self.patience.after(trouble, &self.retrying) {
+            Err(trouble) if self.endpoint + 1 < self.registry.endpoints.len() => self.next_endpoint(&trouble),
+            result => result?,
+        }
         self.connect()
     }
 
@@ -274,6 +291,14 @@ impl Read for BlobReader<'_> {
                 Err(io::Error::other(failure))
             }
         }
+    }
+}
+
+/// How often in a row a transfer may break: a mirror has less time to waste than the registry itself.
+fn patience_with(registry: &Registry, endpoint: usize) -> Patience {
+    match registry.endpoints[endpoint].role() {
+        Role::Mirror => Patience::new(2.min(registry.attempts), registry.first_pause),
+        Role::Registry => registry.patience(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::fault::{Met, Trouble};
 use super::guard::Guard;
 use super::transport::Transport;
 use super::url::{Origin, Scheme, Url};
+use crate::error::Failure;
 
 /// Whose place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(super) struct Endpoint {
     transport: Arc<Transport>,
     session: Mutex<Option<Arc<Session>>>,
     down: AtomicBool,
+    /// Whether anything came from it.
+    served: AtomicBool,
 }
 
 /// Where it is and who we are there.
@@ -39,6 +42,8 @@ struct Place {
     /// What stands before `/v2/`; empty but for some mirrors.
     prefix: String,
     credential: Option<Credential>,
+    /// Why the credential is not known.
+    unread: Option<Failure>,
     /// The name under which one logs in.
     account: String,
     scope: Option<String>,
@@ -58,9 +63,10 @@ impl Endpoint {
         if transport.insecure.covers(&origins[0]) {
             origins.push(Origin::new(Scheme::Http, host)?);
         }
-        let credential = accounts.of(domain)?;
+        let (credential, unread) = kept(accounts, domain);
         let (prefix, account) = (String::new(), domain.to_owned());
-        Ok(Endpoint::new(transport, Place { role: Role::Registry, origins, prefix, credential, account, scope }))
+        let place = Place { role: Role::Registry, origins, prefix, credential, unread, account, scope };
+        Ok(Endpoint::new(transport, place))
     }
 
     /// A mirror given as URL (`https://mirror.example[/prefix]`). It gets its own account's credentials if
@@ -75,14 +81,15 @@ impl Endpoint {
         let url = Url::parse(&text).context("registry-mirrors")?;
         let prefix = url.path().trim_end_matches('/').trim_end_matches("/v2").to_owned();
         let account = if url.origin.has_default_port() { url.origin.host.clone() } else { url.origin.host_and_port() };
-        let credential = accounts.of(&account)?;
+        let (credential, unread) = kept(accounts, &account);
         let origins = vec![url.origin];
-        Ok(Endpoint::new(transport, Place { role: Role::Mirror, origins, prefix, credential, account, scope }))
+        let place = Place { role: Role::Mirror, origins, prefix, credential, unread, account, scope };
+        Ok(Endpoint::new(transport, place))
     }
 
     fn new(transport: &Arc<Transport>, place: Place) -> Endpoint {
-        let (session, down) = (Mutex::new(None), AtomicBool::new(false));
-        Endpoint { place, transport: Arc::clone(transport), session, down }
+        let (session, transport) = (Mutex::new(None), Arc::clone(transport));
+        Endpoint { place, transport, session, down: AtomicBool::new(false), served: AtomicBool::new(false) }
     }
 
     /// Whose place it is.
@@ -108,6 +115,21 @@ impl Endpoint {
         if trouble.met != Met::Server {
             self.down.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that something came from it.
+    pub(super) fn has_served(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks it no more; whether anything of what came so far was its.
+    pub(super) fn give_up(&self) -> bool {
+        !self.down.swap(true, Ordering::Relaxed) && self.served.load(Ordering::Relaxed)
+    }
+
+    /// Why the credential that is kept for it is not known.
+    pub(super) fn unread(&self) -> Option<&Failure> {
+        self.place.unread.as_ref()
     }
 
     /// Whether a credential goes with requests.
@@ -146,7 +168,7 @@ impl Endpoint {
         );
         match probe.once(&Call::new(Method::GET, secure.url("/v2/"))) {
             Err(Trouble { met: Met::PerhapsPlain, .. }) => Ok(session(plain)),
-            Err(trouble) if trouble.met == Met::Nobody => Err(trouble),
+            Err(trouble) if matches!(trouble.met, Met::Nobody | Met::Encrypted) => Err(trouble),
             _ => Ok(session(secure)),
         }
     }
@@ -154,5 +176,18 @@ impl Endpoint {
     /// A URL below `/v2/`.
     pub(super) fn url(&self, session: &Session, path: &str) -> Url {
         session.origin.url(format!("{}/v2/{path}", self.place.prefix))
+    }
+}
+
+/// The credential that is kept for a registry, or why it cannot be told: that matters to who needs one, not to who
+/// fetches what everybody may have.
+fn kept(accounts: &Accounts, domain: &str) -> (Option<Credential>, Option<Failure>) {
+    match accounts.of(domain) {
+        Ok(credential) => (credential, None),
+        Err(error) => {
+            let failure = Failure::from_error(&error);
+            tracing::warn!(%failure, "go on without the credentials of {domain}");
+            (None, Some(failure))
+        }
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum Met {
     Nobody,
     /// Nobody, or somebody who does not speak TLS.
     PerhapsPlain,
+    /// Somebody who speaks TLS, but not with us.
+    Encrypted,
     /// A server that answered.
     Server,
 }
@@ -144,11 +146,22 @@ pub(super) fn of_wire(origin: &Origin, known: Known, error: anyhow::Error) -> Tr
     let failure = Failure::engine(format!("cannot talk to registry {origin}: {what}"));
     let failure = if hint.is_empty() { failure } else { failure.with_hint(hint) };
     let met = match error {
+        _ if speaks_tls(&error) => Met::Encrypted,
         ureq::Error::HostNotFound | ureq::Error::ConnectProxyFailed(_) => Met::Nobody,
         ureq::Error::Io(error) if error.to_string().starts_with(LOOKUP) => Met::Nobody,
         _ => Met::PerhapsPlain,
     };
     Trouble { error: failure.into(), again, met, status: None, codes: Vec::new() }
+}
+
+/// Whether the other side has shown that it speaks TLS: it has sent an alert, or a certificate that does not do.
+fn speaks_tls(error: &ureq::Error) -> bool {
+    let tls = match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+        _ => None,
+    };
+    matches!(tls, Some(rustls::Error::AlertReceived(_) | rustls::Error::InvalidCertificate(_)))
 }
 
 fn of_io(origin: &Origin, error: &io::Error, absent: Again) -> (String, String, Again) {
@@ -204,13 +217,19 @@ fn of_tls(origin: &Origin, error: &rustls::Error) -> (String, String, Again) {
             format!("x509: certificate is not valid for {}", origin.host),
             "use the name that the certificate is for".to_owned(),
         ),
-        rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired) => (
-            "remote error: tls: certificate required".to_owned(),
+        rustls::Error::AlertReceived(alert) if is_of_our_certificate(*alert) => (
+            format!("remote error: tls: {alert:?}: it wants a client certificate of an authority that it knows"),
             format!("put client.cert and client.key into /etc/mydocker/certs.d/{place}/"),
         ),
         other => (format!("tls: {}", printable(&other.to_string())), String::new()),
     };
     (what, hint, Again::Never)
+}
+
+/// What servers say who want to see a certificate, or another one than they were shown.
+fn is_of_our_certificate(alert: rustls::AlertDescription) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(alert, Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA | Alert::CertificateUnknown)
 }
 
 #[derive(Deserialize)]

@@ -76,6 +76,15 @@ impl Guard {
         }
     }
 
+    /// Asks for this scope no more: a token server that refuses it may refuse all that is asked for with it.
+    pub(super) fn narrow(&self, scope: &str) {
+        let mut state = self.lock();
+        if state.scopes.remove(scope) && state.renewal.take().is_some() {
+            state.header = None;
+            state.generation += 1;
+        }
+    }
+
     /// What `Authorization` says in a request to `origin`, and which generation it is of. A token that has
     /// come to its end is renewed first.
     pub(super) fn header(&self, transport: &Transport, origin: &Origin) -> Result<(Option<String>, u64), Trouble> {

@@ -154,11 +154,28 @@ impl Registry {
             let result = endpoint.session().and_then(|session| ask(endpoint, &session, patience));
             match result {
                 Err(trouble) if endpoint.role() == Role::Mirror => endpoint.leave(&trouble),
-                result => return result,
+                result => {
+                    endpoint.has_served();
+                    return result;
+                }
             }
         }
         // The registry itself is always asked, and returns above.
         Err(Failure::engine("no registry to ask").into())
+    }
+
+    /// Asks no mirror any more; whether anything of what came so far was one's.
+    pub fn leave_mirrors(&self) -> bool {
+        let mirrors = self.endpoints.iter().filter(|endpoint| endpoint.role() == Role::Mirror);
+        // All of them, not just up to the first.
+        mirrors.filter(|mirror| mirror.give_up()).count() > 0
+    }
+
+    /// Why the credentials that are kept are not known, as a hint for who would have needed them.
+    fn unread(&self) -> Option<String> {
+        let failure = self.endpoints.last().and_then(Endpoint::unread)?;
+        let hint = failure.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        Some(format!("the credentials that are kept for it cannot be read: {failure}{hint}"))
     }
 
     /// The registry itself, for what no mirror is asked.

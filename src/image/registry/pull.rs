@@ -15,7 +15,7 @@ use super::{Fetched, Registry, Target, quietly};
 use crate::error::{Class, Failure};
 use crate::image::oci::config::MAX_DOCUMENT;
 use crate::image::oci::digest::Digest;
-use crate::image::oci::manifest::{Descriptor, media};
+use crate::image::oci::manifest::{Descriptor, media, schema_1};
 
 /// Tags asked for at once.
 const PAGE: usize = 1000;
@@ -148,11 +148,12 @@ impl Registry {
                 trouble.reason()
             );
             let server = if self.domain == "docker.io" { String::new() } else { format!(" {}", self.domain) };
-            let hint = match self.endpoints.last().is_some_and(Endpoint::has_credential) {
-                true => {
+            let hint = match (self.endpoints.last().is_some_and(Endpoint::has_credential), self.unread()) {
+                (_, Some(unread)) => unread,
+                (true, None) => {
                     format!("check the name; the account that is logged in may lack access (mydocker login{server})")
                 }
-                false => format!("check the name, or log in: mydocker login{server}"),
+                (false, None) => format!("check the name, or log in: mydocker login{server}"),
             };
             return Failure::not_found(message).with_hint(hint).into();
         }
@@ -174,6 +175,10 @@ pub fn failure_of(error: &std::io::Error) -> Option<&Failure> {
 fn fetched(target: Target<'_>, origin: &Origin, response: Response<Body>) -> Result<Fetched, Trouble> {
     let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
     let media_type = media_type.unwrap_or_default().to_owned();
+    if media_type.starts_with(media::DOCKER_SCHEMA_1) {
+        // The digest told of one is that of what it signs, not of the document.
+        return Err(schema_1().into());
+    }
     let told = content_digest(&response);
     let bytes = document(origin, response)?;
     let digest = Digest::of(&bytes);
@@ -246,14 +251,15 @@ fn next_page(url: &Url, response: &Response<Body>) -> Result<Option<Url>> {
     target.map(|target| url.join(target)).transpose()
 }
 
-/// Asks whether something is there.
+/// Asks whether something is known to be there.
 pub(super) fn exists(session: &Session, url: Url, patience: Patience) -> Result<bool, Trouble> {
     match session.call(&Call::new(Method::HEAD, url), patience, &quietly) {
         Ok(response) => {
             drain(response);
             Ok(true)
         }
-        Err(trouble) if trouble.status == Some(404) => Ok(false),
+        // Some know no HEAD, and signed URLs that lead elsewhere are for GET alone: then it is not known, which does.
+        Err(trouble) if matches!(trouble.status, Some(400 | 403..=405 | 501)) => Ok(false),
         Err(trouble) => Err(trouble),
     }
 }

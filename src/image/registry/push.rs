@@ -12,7 +12,7 @@ use crate::image::oci::digest::Digest;
 use crate::image::oci::reference::Reference;
 
 impl Registry {
-    /// Whether the repository has this blob.
+    /// Whether the repository is known to have this blob.
     pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let ask = || {
             let (endpoint, session) = self.itself()?;
@@ -28,12 +28,13 @@ impl Registry {
         if from.domain() != self.domain || from.path() == self.path {
             return Ok(false);
         }
+        let scope = format!("repository:{}:pull", from.path());
         let ask = || -> Result<bool, Trouble> {
             let (endpoint, session) = self.itself()?;
-            session.guard.widen(format!("repository:{}:pull", from.path()));
+            session.guard.widen(scope.clone());
             let url = endpoint.url(&session, &format!("{}/blobs/uploads/", self.path));
             let url = url.with("mount", &digest.to_string()).with("from", from.path());
-            let response = session.call(&Call::new(Method::POST, url.clone()), self.patience(), &quietly)?;
+            let response = session.once(&Call::new(Method::POST, url.clone()))?;
             if response.status().as_u16() == 201 {
                 drain(response);
                 return Ok(true);
@@ -51,12 +52,15 @@ impl Registry {
         };
         match ask() {
             Ok(mounted) => Ok(mounted),
-            // Whether we may read there, and whether it is there, is only worth a shortcut.
-            Err(trouble) if matches!(trouble.status, Some(400..=405)) => {
+            // Whether we may read there, and whether it is there, is only worth a shortcut. If more is wrong, the
+            // upload will tell.
+            Err(trouble) => {
                 tracing::debug!(reason = trouble.reason(), "no mount");
+                if let Ok((_, session)) = self.itself() {
+                    session.guard.narrow(&scope);
+                }
                 Ok(false)
             }
-            Err(trouble) => Err(self.explain_push(trouble)),
         }
     }
 
@@ -95,11 +99,12 @@ impl Registry {
         }
         let server = if self.domain == "docker.io" { String::new() } else { format!(" {}", self.domain) };
         let known = self.endpoints.last().is_some_and(super::Endpoint::has_credential);
-        let hint = match known {
-            true => {
+        let hint = match (known, self.unread()) {
+            (_, Some(unread)) => unread,
+            (true, None) => {
                 format!("the account that is logged in may not push to {}; try mydocker login{server}", self.familiar)
             }
-            false => format!("log in: mydocker login{server}"),
+            (false, None) => format!("log in: mydocker login{server}"),
         };
         let reason = trouble.reason();
         // Docker's word for it, whichever the registry's.

@@ -1,6 +1,6 @@
 //! Pulling: from a reference to an image whose layers are unpacked, several at once, while they arrive.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -66,13 +66,27 @@ impl Store {
     /// Whatever the registry refuses; content that is not what its digest says; a full disk.
     pub fn pull(&self, pull: &Pull<'_>) -> Result<Pulled> {
         let registry = Registry::open(pull.settings, pull.accounts, pull.reference, Access::Pull)?;
+        match self.pull_from(&registry, pull) {
+            // Whatever a mirror gave that does not do, the registry itself may give what does.
+            Err(error) if !is_of_the_disk(&error) && registry.leave_mirrors() => {
+                let reason = Failure::from_error(&error);
+                pull.progress
+                    .line(&format!("What the mirror gave is of no use ({reason}): asking the registry itself"));
+                self.pull_from(&registry, pull)
+            }
+            result => result,
+        }
+    }
+
+    fn pull_from(&self, registry: &Registry, pull: &Pull<'_>) -> Result<Pulled> {
         let fetched = registry.manifest(Target::of(pull.reference))?;
         let digest = fetched.digest.clone();
-        let (manifest, bytes) = resolve(&registry, fetched, pull, 0)?;
-        let config = fetch_config(&registry, &manifest)?;
+        let (manifest, bytes) = resolve(registry, fetched, pull, 0)?;
+        let config = fetch_config(registry, &manifest)?;
         let parsed = ConfigFile::parse(&config)?;
         if let (Some(wanted), Some(offered)) = (pull.platform, parsed.platform())
-            && !wanted.accepts(&offered)
+            // Configs often leave away the variant for which an index has them.
+            && !wanted.accepts(&Platform { variant: offered.variant.clone().or(wanted.variant.clone()), ..offered.clone() })
         {
             return Err(Failure::not_found(format!(
                 "image with reference {} was found but does not match the specified platform: wanted {wanted}, actual: {offered}",
@@ -86,7 +100,7 @@ impl Store {
             bail!("invalid manifest, layers length mismatch: expected {expected}, got {found}");
         }
         let lease = self.lease()?;
-        let fetch = Fetch { store: self, lease: &lease, registry: &registry, pull, stop: AtomicBool::new(false) };
+        let fetch = Fetch { store: self, lease: &lease, registry, pull, stop: AtomicBool::new(false) };
         let came = fetch.layers(&manifest.layers, &diff_ids)?;
         let by_digest = pull.reference.with_digest(&digest);
         // A name that pins a digest is known by it; only a tag is a name of its own.
@@ -97,6 +111,13 @@ impl Store {
         let news = if came == 0 && known.as_ref() == Some(&id) { News::UpToDate } else { News::Newer };
         Ok(Pulled { id, digest, news })
     }
+}
+
+/// Whether there is no room here, which no other source would change.
+fn is_of_the_disk(error: &anyhow::Error) -> bool {
+    let of_the_disk =
+        |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| of_the_disk(error.kind())))
 }
 
 /// Follows an index to the manifest for the wanted platform.

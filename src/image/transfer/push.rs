@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
@@ -50,6 +50,8 @@ pub struct Pushed {
     pub digest: Digest,
     /// Bytes of the manifest.
     pub size: usize,
+    /// The index that the image came from, of which it is one platform's part and the only one that went.
+    pub part_of: Option<Digest>,
 }
 
 impl Store {
@@ -91,10 +93,21 @@ impl Store {
         send.layers(&manifest.layers, &diff_ids)?;
         send.config(&manifest.config, &config)?;
         let digest = registry.put_manifest(Target::of(push.reference), &manifest.media_type, &bytes)?;
+        let part_of = self.index_of(&id)?;
         let by_digest = push.reference.with_digest(&digest);
         let digests = std::slice::from_ref(&by_digest);
         self.record(&Arrival { config: &config, manifest: Some(&bytes), references: &[], digests })?;
-        Ok(Pushed { digest, size: bytes.len() })
+        Ok(Pushed { digest, size: bytes.len(), part_of })
+    }
+
+    /// A digest under which the image was pulled and which is not its manifest's, so an index's: of those nothing is
+    /// kept but the digest.
+    fn index_of(&self, id: &Digest) -> Result<Option<Digest>> {
+        let (repositories, id) = (self.repositories()?, id.to_string());
+        let names = repositories.digests.iter().filter(|(_, of)| **of == id).map(|(name, _)| name);
+        let digests = names.filter_map(|name| name.parse::<Reference>().ok()?.digest().cloned());
+        let mut digests = digests;
+        Ok(digests.find(|digest| !self.manifests().contains(digest)))
     }
 
     /// Tags of a repository that the store has.
@@ -135,7 +148,8 @@ impl Send<'_> {
     /// Whether a compressed layer is in the store or at the registry, perhaps in another of its repositories, from
     /// which it is taken over then: a store that keeps none (`keep-compressed-layers`) has no other source.
     fn can_be_had(&self, digest: &Digest, diff_id: &Digest) -> Result<bool> {
-        if self.store.blobs().contains(digest) || self.registry.has_blob(digest)? {
+        // One that came uncompressed is told again from its files.
+        if digest == diff_id || self.store.blobs().contains(digest) || self.registry.has_blob(digest)? {
             return Ok(true);
         }
         for from in self.neighbours(diff_id)? {
@@ -220,6 +234,11 @@ impl Send<'_> {
         }
         let path = self.store.blobs().path(&layer.digest);
         let open = |offset: u64| -> Result<Box<dyn Read + std::marker::Send>> {
+            if layer.digest == *diff_id && !path.exists() {
+                let mut tar = recipe::tar(&self.store.layer_directory(diff_id))?;
+                io::copy(&mut (&mut tar).take(offset), &mut io::sink()).context("read layer")?;
+                return Ok(Box::new(tar));
+            }
             let mut file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
             file.seek(SeekFrom::Start(offset)).context("seek")?;
             Ok(Box::new(file))
