@@ -117,7 +117,7 @@ fn what_a_container_uses_is_refused() {
 
     let two = s.ok(["create", "--name", &stopped, "a:1", "echo", "kept"]);
     let text = format!("{short} (must be forced) - image is being used by stopped container {}", &two[..12]);
-    s.fails(1, ["rmi", &ids[0]]).says(&text);
+    s.fails(1, ["rmi", &ids[0]]).says(&text).says(&format!("mydocker rm {}", &two[..12]));
     // By force the image goes, and the layers that the container needs stay until it goes.
     s.ok(["rmi", "b:1"]);
     let removed = s.ok(["rmi", "-f", "a:1"]);

@@ -90,7 +90,12 @@ impl Archive {
             loop {
                 allowance.set(MAX_HEADERS);
                 let Some(entry) = entries.next() else { break };
-                let entry = entry.context("read archive")?;
+                // The library's words quote what it found, which may be anything.
+                let entry =
+                    entry.map_err(|error| match members.is_empty() && error.kind() == io::ErrorKind::Other {
+                        true => anyhow::anyhow!("read archive: this is no tar archive"),
+                        false => anyhow::Error::new(error).context("read archive"),
+                    })?;
                 let (offset, size) = (entry.raw_file_position(), entry.size());
                 let kind = entry.header().entry_type();
                 let end = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(512));
