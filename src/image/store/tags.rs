@@ -109,6 +109,11 @@ impl Store {
         Ok(matches.pop())
     }
 
+    /// Whether `text` means the image `id` (`sha256:…`) now.
+    pub fn means(&self, text: &str, id: &str) -> bool {
+        matches!(self.resolve(text), Ok(Some(found)) if found.to_string() == id)
+    }
+
     pub(in crate::image) fn resolve_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
         let repositories = self.repositories()?;
         let canonical = reference.canonical();
