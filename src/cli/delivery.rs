@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, CWD, OFlags, linkat};
 
 use super::output::Refusal;
-use crate::error::Failure;
+use crate::error::{Class, Failure};
 
 /// Bytes that are written at a time.
 const BUFFER: usize = 256 << 10;
@@ -39,7 +39,11 @@ pub(super) fn deliver(path: Option<&str>, write: impl FnOnce(&mut dyn Write) -> 
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = Temporary::beside(&path, directory).with_context(told)?;
-    write_through(temporary.file.try_clone().with_context(told)?, write).with_context(told)?;
+    write_through(temporary.file.try_clone().with_context(told)?, write).map_err(|error| {
+        // What is not there is no matter of the file's.
+        let absent = Failure::from_error(&error).class == Class::NotFound;
+        if absent { error } else { error.context(told()) }
+    })?;
     temporary.publish(&path).with_context(told)
 }
 

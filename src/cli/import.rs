@@ -51,6 +51,11 @@ fn run(session: &Session, matches: &ArgMatches) -> Result<i32> {
             .into());
     } else {
         let mut file = File::open(&source).with_context(|| format!("open {source}"))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Failure::engine(format!("open {source}: it is a directory, not a tar archive"))
+                .with_hint(format!("of what is in it: tar -C {source} -c . | mydocker import -"))
+                .into());
+        }
         engine.import(&request, &mut file)?
     };
     output::print_line(&id)?;

@@ -166,6 +166,8 @@ impl Progress for Display {
         if let Some(bars) = &self.bars
             && !layers.is_empty()
         {
+            // One that is dropped before its end would draw all others once more.
+            layers.values().filter_map(|shown| shown.bar.as_ref()).for_each(ProgressBar::abandon);
             let _ = bars.clear();
             for (layer, said) in in_order(&mut layers) {
                 self.say(&format!("{layer}: {said}"));

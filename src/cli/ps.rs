@@ -9,7 +9,7 @@ use super::output::Refusal;
 use super::output::{self, Codes};
 use super::spec::{self, Arity, Spec};
 use super::template::{self, Format, Row};
-use super::{Session, publish, quantity};
+use super::{Session, image, publish, quantity};
 use crate::engine::query::{ContainerSummary, Filter, ListRequest, MountSummary, wording};
 
 pub(super) static PS: Spec = Spec {
@@ -103,6 +103,8 @@ pub(super) fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -
     let words: Vec<String> = program.iter().cloned().chain(rest.iter().map(word)).collect();
     let command = words.join(" ");
     let command = if container.created.is_none() { String::new() } else { quote(&cut(&command, 20, shorten)) };
+    let by_id = container.image == container.image_id;
+    let image = if by_id { image::short_id(&container.image, shorten) } else { container.image.clone() };
     let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mounts: Vec<String> = container.mounts.iter().map(|mount| cut(&mount.name, 15, shorten)).collect();
     let volumes = container.mounts.iter().filter(|mount: &&MountSummary| mount.volume).count();
@@ -116,7 +118,7 @@ pub(super) fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -
     Row::default()
         .with("ID", id)
         .with("Names", container.name.as_str())
-        .with("Image", container.image.as_str())
+        .with("Image", image)
         .with("Command", command)
         .with("CreatedAt", created.unwrap_or_default())
         .with("RunningFor", container.created.map(ago).unwrap_or_default())

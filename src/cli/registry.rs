@@ -15,7 +15,7 @@ use crate::error::Failure;
 pub(super) static LOGIN: Spec = Spec {
     name: "login",
     usage: "[OPTIONS] [SERVER]",
-    about: "Authenticate to a registry",
+    about: "Authenticate to a registry; to docker.io where no SERVER is given",
     arity: Arity::at_most(1),
     raw_operands: false,
     legacy_options: false,
@@ -32,7 +32,7 @@ pub(super) static LOGIN: Spec = Spec {
 pub(super) static LOGOUT: Spec = Spec {
     name: "logout",
     usage: "[SERVER]",
-    about: "Log out from a registry",
+    about: "Log out from a registry; from docker.io where no SERVER is given",
     arity: Arity::at_most(1),
     raw_operands: false,
     legacy_options: false,

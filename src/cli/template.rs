@@ -64,6 +64,11 @@ impl Row {
         self
     }
 
+    /// What a field says; empty where there is none.
+    pub(super) fn text(&self, name: &str) -> String {
+        self.fields.get(name).map(ToString::to_string).unwrap_or_default()
+    }
+
     fn printable(&self) -> Value {
         Value::Map(Arc::new(self.fields.iter().map(|(key, value)| (key.clone(), printable(value))).collect()))
     }

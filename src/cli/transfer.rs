@@ -7,6 +7,7 @@ use super::progress::{Display, Place, Way};
 use super::spec::{self, Arity, Spec};
 use super::{Session, output};
 use crate::engine::images::transfer::Extent;
+use crate::error::Failure;
 use crate::image::oci::reference::Reference;
 use crate::image::transfer::progress::{Progress, Silent};
 
@@ -44,8 +45,30 @@ pub(super) static PUSH: Spec = Spec {
 fn flags(command: clap::Command, all: &'static str) -> clap::Command {
     command
         .arg(spec::switch("all-tags", Some('a'), all))
-        .arg(spec::switch("disable-content-trust", None, "Accepted and without effect: digests are always verified"))
+        .arg(spec::switch("disable-content-trust", None, "Skip verification of signatures (default true)"))
         .arg(spec::switch("quiet", Some('q'), "Suppress verbose output"))
+}
+
+/// Signatures are not verified here, so whoever asks for that is not to be told that all is well.
+fn check_trust(matches: &ArgMatches) -> Result<()> {
+    match spec::is_set_or(matches, "disable-content-trust", true) {
+        true => Ok(()),
+        false => Err(Failure::usage("--disable-content-trust=false is not supported: signatures are not verified")
+            .with_hint("pin what you trust by its digest: NAME@sha256:…")
+            .into()),
+    }
+}
+
+/// Says which tag is meant where the name has none.
+fn tell_default_tag(name: &str, extent: Extent, progress: &dyn Progress) {
+    if let Ok(reference) = name.parse::<Reference>()
+        && extent == Extent::One
+        && reference.digest().is_none()
+        && reference.tag() == Some("latest")
+        && !name.ends_with(":latest")
+    {
+        progress.line("Using default tag: latest");
+    }
 }
 
 fn extent(matches: &ArgMatches) -> Extent {
@@ -61,17 +84,11 @@ fn display(matches: &ArgMatches, way: Way) -> Box<dyn Progress> {
 }
 
 fn pull(session: &Session, matches: &ArgMatches) -> Result<i32> {
+    check_trust(matches)?;
     let name = spec::operands(matches).remove(0);
     let progress = display(matches, Way::In);
     let extent = extent(matches);
-    if let Ok(reference) = name.parse::<Reference>()
-        && extent == Extent::One
-        && reference.digest().is_none()
-        && reference.tag() == Some("latest")
-        && !name.ends_with(":latest")
-    {
-        progress.line("Using default tag: latest");
-    }
+    tell_default_tag(&name, extent, &*progress);
     let platform = spec::text(matches, "platform").filter(|text| !text.is_empty());
     let pulled = session.engine()?.pull(&name, extent, platform.as_deref(), &*progress)?;
     // What was asked for: with all tags the repository, once.
@@ -84,9 +101,12 @@ fn pull(session: &Session, matches: &ArgMatches) -> Result<i32> {
 }
 
 fn push(session: &Session, matches: &ArgMatches) -> Result<i32> {
+    check_trust(matches)?;
     let name = spec::operands(matches).remove(0);
     let progress = display(matches, Way::Out);
-    for (reference, _) in session.engine()?.push(&name, extent(matches), &*progress)? {
+    let extent = extent(matches);
+    tell_default_tag(&name, extent, &*progress);
+    for (reference, _) in session.engine()?.push(&name, extent, &*progress)? {
         if spec::is_set(matches, "quiet") {
             output::print_line(&reference.canonical())?;
         }

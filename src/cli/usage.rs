@@ -11,8 +11,7 @@ use super::quantity::{human_size, human_sum};
 use super::spec::{self, Arity, Spec};
 use super::template::{self, Format, Row};
 use super::{Session, image, output, ps};
-use crate::engine::query::wording;
-use crate::engine::usage::{DiskUsage, ImageUsage};
+use crate::engine::usage::{ContainerUsage, DiskUsage, ImageUsage, VolumeUsage};
 
 pub(super) static DF: Spec = Spec {
     name: "df",
@@ -152,7 +151,11 @@ fn sections(usage: &DiskUsage, now: Timestamp) -> Result<String> {
         values.iter().map(|value| row(value, headers)).collect()
     };
     let mut text = String::from("Images space usage:\n\n");
-    text.push_str(&template::render(&table(IMAGE_TABLE), IMAGE_HEADERS, &rows(images(usage, now), IMAGE_HEADERS))?);
+    let mut images = images(usage, now);
+    for image in &mut images {
+        image["ID"] = image::short_id(image["ID"].as_str().unwrap_or_default(), true).into();
+    }
+    text.push_str(&template::render(&table(IMAGE_TABLE), IMAGE_HEADERS, &rows(images, IMAGE_HEADERS))?);
     text.push_str("\nContainers space usage:\n\n");
     let containers: Vec<Row> = usage
         .containers
@@ -177,17 +180,10 @@ fn sections(usage: &DiskUsage, now: Timestamp) -> Result<String> {
 
 /// Everything, under Docker's names, for `-v --format`.
 fn document(usage: &DiskUsage, now: Timestamp) -> Value {
-    let container = |container: &crate::engine::usage::ContainerUsage| {
-        let summary = &container.summary;
-        json!({
-            "ID": summary.id.short(),
-            "Image": summary.image,
-            "Command": summary.command.join(" "),
-            "LocalVolumes": summary.mounts.iter().filter(|mount| mount.volume).count().to_string(),
-            "Size": human_size(container.bytes),
-            "Status": summary.status_text(now),
-            "Names": summary.name,
-        })
+    // What `ps` tells of them, uncut.
+    let container = |container: &ContainerUsage| -> Value {
+        let row = ps::row(&container.summary, now, false).with("Size", human_size(container.bytes));
+        ps::HEADERS.iter().map(|(name, _)| ((*name).to_owned(), Value::from(row.text(name)))).collect()
     };
     json!({
         "Images": images(usage, now),
@@ -211,13 +207,17 @@ fn images(usage: &DiskUsage, now: Timestamp) -> Vec<Value> {
         };
         // One row an image, as Docker has it here.
         let name = image::names(&summary, image::Digests::Hidden).swap_remove(0);
-        let since = |created| format!("{} ago", wording::human_duration(wording::since(created, now)));
+        let digest = image.digests.first().and_then(|name| name.split_once('@'));
+        let (since, at) = image::created(image.created, now);
         json!({
             "Repository": name.repository,
             "Tag": name.tag,
-            "ID": image::short_id(&image.id, true),
-            "CreatedSince": image.created.map(since).unwrap_or_else(|| "N/A".to_owned()),
+            "Digest": digest.map(|(_, digest)| digest).unwrap_or_default(),
+            "ID": image.id,
+            "CreatedSince": since,
+            "CreatedAt": at,
             "Size": human_size(image.total),
+            "VirtualSize": human_size(image.total),
             "SharedSize": human_size(image.shared),
             "UniqueSize": human_size(image.total - image.shared),
             "Containers": image.containers.to_string(),
@@ -227,7 +227,18 @@ fn images(usage: &DiskUsage, now: Timestamp) -> Vec<Value> {
 }
 
 fn volumes(usage: &DiskUsage) -> Vec<Value> {
-    let value = |volume: &crate::engine::usage::VolumeUsage| json!({"Name": volume.name, "Links": volume.links.to_string(), "Size": human_size(volume.bytes)});
+    let value = |volume: &VolumeUsage| {
+        json!({
+            "Name": volume.name,
+            "Links": volume.links.to_string(),
+            "Size": human_size(volume.bytes),
+            "Mountpoint": volume.path.join("_data").display().to_string(),
+            // There are no others.
+            "Driver": "local",
+            "Scope": "local",
+            "Labels": "",
+        })
+    };
     usage.volumes.iter().map(value).collect()
 }
 

@@ -119,8 +119,12 @@ impl Engine {
             (_, None) => defaults.command.clone(),
         };
         if entrypoint.is_empty() && command.is_empty() {
+            let why = match request.entrypoint.is_some() && !defaults.command.is_empty() {
+                true => "with --entrypoint the image's own command does not count".to_owned(),
+                false => format!("image {} names none", request.image),
+            };
             return Err(Failure::usage("no command specified")
-                .with_hint(format!("image {} names none; write one after the image", request.image))
+                .with_hint(format!("{why}; write one after the image"))
                 .into());
         }
         if request.auto_remove && !request.restart.is_no() {

@@ -73,6 +73,8 @@ pub struct ContainerUsage {
 pub struct VolumeUsage {
     /// Its name.
     pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
     /// Containers that have it.
     pub links: usize,
     /// Bytes.
@@ -225,7 +227,7 @@ impl Engine {
             let has =
                 |container: &&ContainerSummary| container.mounts.iter().any(|mount| mount.volume && mount.name == name);
             let links = containers.iter().filter(has).count();
-            usage.volumes.push(VolumeUsage { bytes: bytes(&path)?, name, links });
+            usage.volumes.push(VolumeUsage { bytes: bytes(&path)?, name, path, links });
         }
         usage.volumes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(())

@@ -280,3 +280,25 @@ fn events_tell_it() {
     assert_eq!(find("image", "save")["ID"], id);
     assert_eq!(find("container", "export")["Attributes"]["name"], name);
 }
+
+#[test]
+fn the_comment_is_that_of_the_last_commit() {
+    let s = Sandbox::new();
+    let [base, second, third] = ["base", "second", "third"].map(|stem| s.name(stem));
+    let file = s.host_file("root.tar", crate::support::archive::Layer::busybox().bytes());
+    s.ok(["import", "-m", "the first", &file, &base]);
+    let name = s.name("c");
+    s.ok(["create", "--name", &name, &base, "true"]);
+    let comment = |image: &str| s.ok(["image", "inspect", "-f", "{{.Comment}}", image]);
+    assert_eq!(comment(&base), "the first");
+    s.ok(["commit", "-m", "the second", &name, &second]);
+    assert_eq!(comment(&second), "the second");
+    s.ok(["commit", &name, &third]);
+    assert_eq!(comment(&third), "");
+    // A name is refused before anything is read.
+    s.fails(1, ["commit", &name, "sha256:abc"]).says("ambiguous tag using digest algorithm as name");
+    s.fails(1, ["commit", &name, &format!("x@sha256:{}", "0".repeat(64))])
+        .says("refusing to create a tag with a digest reference");
+    s.ok(["rm", &name]);
+    s.ok(["rmi", &third, &second, &base]);
+}

@@ -60,6 +60,13 @@ fn an_image_without_a_command_needs_one() {
     s.fails(125, ["run", "--rm", &tag]).says("no command specified");
     assert_eq!(s.ok(["run", "--rm", &tag, "/bin/echo", "given"]), "given");
     unload(&s, &tag);
+    // An entrypoint puts the image's own command aside, and an empty one puts nothing into its place.
+    let tag = load(&s, &json!({"Cmd": ["true"]}), &[Layer::busybox()]);
+    let output = s.fails(125, ["run", "--rm", "--entrypoint", "", &tag]).says("no command specified");
+    if !against_docker() {
+        output.says("with --entrypoint the image's own command does not count");
+    }
+    unload(&s, &tag);
 }
 
 #[test]

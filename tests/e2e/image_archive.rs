@@ -128,7 +128,8 @@ fn the_file_is_whole_or_as_it_was() {
     loaded(&s, &tag);
     s.host_dir("out");
     let file = s.host("out/f");
-    s.fails(1, ["save", "-o", &file, "absent:1"]).says("No such image: absent:1");
+    let output = s.fails(1, ["save", "-o", &file, "absent:1"]).says("No such image: absent:1");
+    assert!(!output.err().contains(&file), "the file has nothing to do with it: {output}");
     s.fails(1, ["save", "-o", &file, &tag, "absent:1"]).says("No such image: absent:1");
     assert_eq!(fs::read_dir(s.path("out")).unwrap().count(), 0);
     fs::write(&file, "before").unwrap();
@@ -207,4 +208,12 @@ fn what_is_no_file_system_is_refused() {
         assert_eq!(s.ok(["images", "-q"]), "", "{name}");
         assert_eq!(fs::read_dir(s.root().join("overlay2/layers")).unwrap().count(), 0, "{name}");
     }
+    let directory = s.host_dir("directory");
+    for (command, args) in [("load", &["load", "-i", &directory][..]), ("import", &["import", &directory])] {
+        s.fails(1, args).says(&format!("open {directory}: it is a directory, not a tar archive")).says(command);
+    }
+    // Nothing of what was found instead is repeated.
+    let text = s.host_file("text", "root:x:0:0:root:/root:/bin/sh\n".repeat(40));
+    let output = s.fails(1, ["load", "-i", &text]).says("this is no tar archive");
+    assert!(!output.err().contains("root:x"), "{output}");
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::ours_only;
-use crate::support::Sandbox;
 use crate::support::archive::{Image, Layer};
+use crate::support::{Sandbox, against_docker};
 
 /// Three images: `old` and `new` share a layer, the third has no name.
 fn three(s: &Sandbox) -> [String; 3] {
@@ -206,6 +206,8 @@ fn tags_are_given_and_moved() {
     s.fails(1, ["tag", &s.name("missing"), &c]).says(&format!("No such image: {}:latest", s.name("missing")));
     s.fails(1, ["tag", &a, "UPPER"]).says("is not a valid repository/tag: invalid reference format: repository name");
     s.fails(1, ["tag", &a, &format!("x@{first}")]).says("refusing to create a tag with a digest reference");
+    s.fails(1, ["tag", &a, "sha256:abc"]).says("refusing to create an ambiguous tag using digest algorithm as name");
+    assert_eq!(s.ok(["images", "-q", "sha256"]), "");
     s.ok(["rmi", &a, &b, &c, &s.name("bare")]);
 }
 
@@ -227,4 +229,29 @@ fn control_characters_of_an_image_reach_no_terminal() {
     let mut terminal = s.terminal(["image", "inspect", "-f", "{{.Config.Labels.evil}}", "evil:1"]);
     terminal.expect("\\u{1b}[2Jclear");
     assert_eq!(terminal.finish().0, 0);
+}
+
+#[test]
+fn what_is_no_reference_is_told_as_such() {
+    let s = Sandbox::new();
+    for line in [
+        &["rmi", "UPPER"][..],
+        &["history", "UPPER"],
+        &["save", "UPPER"],
+        &["pull", "UPPER"],
+        &["push", "UPPER"],
+        &["create", "UPPER"],
+        &["image", "inspect", "UPPER"],
+        &["import", "/dev/null", "UPPER"],
+    ] {
+        s.fails(1, line).says("invalid reference format: repository name must be lowercase");
+    }
+    s.fails(125, ["run", "UPPER"]).says("repository name must be lowercase");
+    if !against_docker() {
+        // It says which of several, and of what form it should be.
+        let output =
+            s.fails(1, ["rmi", "a", "x:y:z"]).says("\"x:y:z\" is not of the form [HOST[:PORT]/]NAME[:TAG][@DIGEST]");
+        assert!(!output.err().contains("--help"), "{output}");
+        s.fails(1, ["pull", "x@sha256:12"]).says("64 lower-case hexadecimal digits");
+    }
 }

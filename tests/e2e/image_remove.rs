@@ -117,7 +117,7 @@ fn what_a_container_uses_is_refused() {
 
     let two = s.ok(["create", "--name", &stopped, "a:1", "echo", "kept"]);
     let text = format!("{short} (must be forced) - image is being used by stopped container {}", &two[..12]);
-    s.fails(1, ["rmi", &ids[0]]).says(&text);
+    s.fails(1, ["rmi", &ids[0]]).says(&text).says(&format!("mydocker rm {}", &two[..12]));
     // By force the image goes, and the layers that the container needs stay until it goes.
     s.ok(["rmi", "b:1"]);
     let removed = s.ok(["rmi", "-f", "a:1"]);
@@ -192,4 +192,32 @@ fn a_container_that_is_made_meanwhile_has_its_layers_or_is_not_made() {
         assert_eq!(layers(&s), [""; 0]);
     }
     assert!(made > 0 && refused > 0, "{made} made, {refused} refused: they did not meet");
+}
+
+#[test]
+fn a_container_whose_images_name_has_moved_on_is_listed_with_the_id() {
+    let s = Sandbox::new();
+    let [old, new] = ["old", "new"].map(|stem| format!("{}:1", s.name(stem)));
+    s.load_images(&[
+        Image { references: &[&old], created: "2020-01-01T00:00:00Z", layers: &[Layer::busybox()], ..Image::default() },
+        Image { references: &[&new], created: "2021-01-01T00:00:00Z", layers: &[Layer::busybox()], ..Image::default() },
+    ]);
+    let id = s.ok(["image", "inspect", "-f", "{{.Id}}", &old]);
+    let name = s.name("c");
+    s.ok(["create", "--name", &name, &old, "true"]);
+    let listed = |more: &[&str]| {
+        let filter = format!("name={name}");
+        let line = ["ps", "-a", "--format", "{{.Image}}", "--filter", &filter];
+        s.ok(line.iter().chain(more))
+    };
+    assert_eq!(listed(&[]), old);
+    s.ok(["tag", &new, &old]);
+    assert_eq!(listed(&[]), id[7..19], "the name means another image");
+    assert_eq!(listed(&["--no-trunc"]), id);
+    s.ok(["tag", &id, &old]);
+    assert_eq!(listed(&[]), old);
+    s.ok(["rmi", "-f", &old]);
+    assert_eq!(listed(&[]), id[7..19], "there is no such name");
+    s.ok(["rm", &name]);
+    s.ok(["rmi", &new]);
 }

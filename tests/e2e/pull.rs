@@ -88,16 +88,19 @@ fn by_tag_and_by_digest() {
     // Again: nothing comes.
     let again = s.ok(["pull", &name]);
     assert!(again.contains("Already exists") && again.contains(&format!("Status: Image is up to date for {name}")));
+    assert!(!again.contains("Pulling fs layer"), "what is there is not pulled: {again}");
     assert_eq!(s.ok(["pull", "-q", &name]), name);
     // By digest, without a tag.
     let pinned = format!("{}@{digest}", registry.image("team/box"));
     s.ok(["rmi", &name]);
     assert_eq!(stored(&s), [""; 0], "the image took all of its with it");
+    assert!(s.ok(["pull", &pinned]).starts_with(&format!("{pinned}: Pulling from team/box\n")));
     assert_eq!(s.ok(["pull", "-q", &pinned]), pinned);
     assert_eq!(s.ok(["run", "--rm", &pinned, "echo", "pinned"]), "pinned");
     let wrong = format!("{}@sha256:{}", registry.image("team/box"), "0".repeat(64));
     s.fails(1, ["pull", &wrong]).says("manifest unknown");
-    s.fails(1, ["pull", &registry.image("team/none")]).says("manifest unknown");
+    let output = s.fails(1, ["pull", &registry.image("team/none")]).says("manifest unknown");
+    assert_eq!(output.out(), "Using default tag: latest", "nothing is said to be pulled that there is not");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::ours_only;
 use crate::support::Sandbox;
 use crate::support::archive::Layer;
 use crate::support::registry::{Options, Registry, sha256};
@@ -129,4 +130,51 @@ fn all_tags_at_once() {
     assert_eq!(tags, ["1", "2", "latest"]);
     s.fails(125, ["push", "-a", &registry.image("box:1")]).says("tag can't be used with --all-tags/-a");
     s.fails(1, ["push", &registry.image("none")]).says("An image does not exist locally with the tag");
+}
+
+#[test]
+fn what_is_meant_is_told_before_it_is_looked_for() {
+    let s = Sandbox::new();
+    let none = s.name("none");
+    let output = s.fails(1, ["push", &none]).says("An image does not exist locally with the tag");
+    let expected = format!("Using default tag: latest\nThe push refers to repository [docker.io/library/{none}]\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    let output = s.fails(1, ["push", &format!("{none}:1")]).says("does not exist locally");
+    assert!(!output.out().contains("default tag"), "{output}");
+    let pinned = format!("{none}@sha256:{}", "0".repeat(64));
+    let output = s.fails(1, ["push", &pinned]).says("cannot push a digest reference");
+    assert_eq!(output.out(), "");
+}
+
+#[test]
+fn a_layer_has_one_name_from_compressing_to_pushed() {
+    ours_only!("needs an image that was made here, and a terminal");
+    let s = Sandbox::new();
+    let registry = Registry::start(&s, Options::default());
+    s.ok(["run", "--name", "source", "busybox", "sh", "-c", "echo x > /x"]);
+    let image = registry.image("made");
+    s.ok(["commit", "source", &image]);
+    let layers = s.ok(["image", "inspect", "-f", "{{join .RootFS.Layers \" \"}}", &image]);
+    let mut terminal = s.terminal(["push", &image]);
+    terminal.expect("latest: digest: sha256:");
+    let (code, screen) = terminal.finish();
+    assert_eq!(code, 0, "{screen}");
+    let names: Vec<&str> = screen
+        .match_indices(": ")
+        .filter_map(|(at, _)| screen.get(at.checked_sub(12)?..at))
+        .filter(|name| name.bytes().all(|b| b.is_ascii_hexdigit()))
+        .collect();
+    assert!(names.len() >= 4 && screen.contains("Compressing"), "{screen}");
+    for name in names {
+        assert!(layers.contains(&format!("sha256:{name}")), "{name} is none of {layers}: {screen}");
+    }
+}
+
+#[test]
+fn signatures_that_are_not_verified_are_not_promised() {
+    ours_only!("Docker asks a notary");
+    let s = Sandbox::new();
+    for command in ["pull", "push"] {
+        s.fails(125, [command, "--disable-content-trust=false", "box"]).says("signatures are not verified");
+    }
 }

@@ -152,6 +152,22 @@ fn images_tell_what_they_share() {
     assert_eq!(a[a.len() - 3], b[b.len() - 3], "they share as much: {text}");
     assert_eq!(row("data")[1], "1");
     assert!(row(&s.ok(["ps", "-aq"])).contains(&name), "{text}");
+    // For programs everything is told that Docker tells, in full.
+    let told: Value = serde_json::from_str(&s.ok(["system", "df", "-v", "--format", "json"])).unwrap();
+    let image = &told["Images"][0];
+    for field in ["CreatedAt", "CreatedSince", "Digest", "Tag", "SharedSize", "UniqueSize", "VirtualSize"] {
+        assert!(image[field].is_string(), "{field} is not in {image}");
+    }
+    assert_eq!(image["ID"].as_str().unwrap().len(), 71);
+    let container = &told["Containers"][0];
+    assert_eq!(container["ID"], json!(s.ok(["ps", "-aq", "--no-trunc"])));
+    assert_eq!((&container["Command"], &container["State"]), (&json!("\"sh\""), &json!("created")));
+    for field in ["CreatedAt", "RunningFor", "Labels", "LocalVolumes", "Mounts", "Networks", "Ports", "Status"] {
+        assert!(container[field].is_string(), "{field} is not in {container}");
+    }
+    let named = told["Volumes"].as_array().unwrap().iter().find(|volume| volume["Name"] == "data").unwrap();
+    assert_eq!((&named["Driver"], &named["Scope"]), (&json!("local"), &json!("local")));
+    assert_eq!(named["Mountpoint"], json!(s.root().join("volumes/data/_data")));
     // What a prune of all frees is what was called reclaimable.
     let reclaimable = rows(&s)["Images"].1;
     let before = s.du("image") + s.du("overlay2/layers");

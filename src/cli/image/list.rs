@@ -174,11 +174,16 @@ pub(in crate::cli) fn short_id(id: &str, shorten: bool) -> String {
     if shorten { digits.chars().take(12).collect() } else { id.to_owned() }
 }
 
+/// When an image was built, as a distance from now and as a time.
+pub(in crate::cli) fn created(created: Option<Timestamp>, now: Timestamp) -> (String, String) {
+    let Some(created) = created else { return ("N/A".to_owned(), "N/A".to_owned()) };
+    let since = format!("{} ago", wording::human_duration(wording::since(created, now)));
+    (since, created.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string())
+}
+
 fn row(listed: &ListedImage, name: &Name, now: Timestamp, shorten: bool) -> Row {
     let image = &listed.image;
-    let since = |created| format!("{} ago", wording::human_duration(wording::since(created, now)));
-    let created =
-        image.created.map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string());
+    let (since, at) = created(image.created, now);
     let size = quantity::human_size(image.size);
     let unknown = || "N/A".to_owned();
     let usage = listed.usage.as_ref();
@@ -188,8 +193,8 @@ fn row(listed: &ListedImage, name: &Name, now: Timestamp, shorten: bool) -> Row 
         .with("Tag", &name.tag[..])
         .with("Digest", &name.digest[..])
         .with("ID", short_id(&image.id, shorten))
-        .with("CreatedSince", image.created.map(since).unwrap_or_else(unknown))
-        .with("CreatedAt", created.unwrap_or_else(unknown))
+        .with("CreatedSince", since)
+        .with("CreatedAt", at)
         .with("Size", size.clone())
         .with("Containers", usage.map_or_else(unknown, |usage| usage.containers.len().to_string()))
         .with("SharedSize", shared.map_or_else(unknown, quantity::human_size))

@@ -15,7 +15,7 @@ use crate::image::oci::manifest::Platform;
 
 pub(super) use history::HISTORY;
 pub(super) use inspect::INSPECT;
-pub(super) use list::{Digests, IMAGES, names, short_id};
+pub(super) use list::{Digests, IMAGES, created, names, short_id};
 pub(super) use prune::{PRUNE, section};
 pub(super) use remove::{REMOVE, TAG};
 

@@ -197,9 +197,10 @@ impl Drop for Pause<'_> {
 /// A name that an image can get.
 pub(super) fn name(text: &str) -> Result<Reference> {
     let reference: Reference = text.parse()?;
+    reference.check_name()?;
     match reference.digest() {
         None => Ok(reference),
-        Some(_) => Err(Failure::usage("cannot import digest reference")
+        Some(_) => Err(Failure::engine("refusing to create a tag with a digest reference")
             .with_hint("an image gets its digest from its contents: give a name and a tag")
             .into()),
     }

@@ -65,7 +65,6 @@ impl Engine {
         let mut pulled = Vec::new();
         for reference in references {
             let before = store.get(&reference.canonical())?;
-            progress.line(&heading(&reference));
             let pull = Pull {
                 reference: &reference,
                 platform: platform.as_ref(),
@@ -98,6 +97,9 @@ impl Engine {
         let settings = Settings::load()?;
         let accounts = Accounts::of_caller()?;
         let store = Store::open(&self.layout);
+        if reference.digest().is_some() {
+            return Err(Failure::engine("cannot push a digest reference").with_hint("push by a tag").into());
+        }
         let references = match extent {
             Extent::One => vec![reference.clone()],
             Extent::AllTags
@@ -183,10 +185,4 @@ impl Engine {
         }
         Ok(bundled)
     }
-}
-
-/// `latest: Pulling from library/busybox`, in Docker's words.
-fn heading(reference: &Reference) -> String {
-    let what = reference.tag().map(str::to_owned).or_else(|| reference.digest().map(ToString::to_string));
-    format!("{}: Pulling from {}", what.unwrap_or_default(), reference.path())
 }

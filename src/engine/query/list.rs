@@ -15,6 +15,7 @@ use crate::container::status::Status;
 use crate::container::{Config, ContainerId, HealthStatus, MountSource};
 use crate::engine::Engine;
 use crate::error::{Class, Failure};
+use crate::image::Store;
 use crate::layout::Layout;
 
 /// Which containers to list.
@@ -46,7 +47,7 @@ pub struct ContainerSummary {
     pub id: ContainerId,
     /// Its name; empty when damaged.
     pub name: String,
-    /// The image as the user named it.
+    /// The image as the user named it; its id where that name means it no more.
     pub image: String,
     /// The image's id.
     pub image_id: String,
@@ -225,12 +226,25 @@ impl Engine {
         }
         listing.containers.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         listing.containers.truncate(request.last.unwrap_or(usize::MAX));
+        self.check_names(&mut listing.containers);
         if request.size {
             for container in &mut listing.containers {
                 container.size = self.size_of(&container.id).ok();
             }
         }
         Ok(listing)
+    }
+
+    /// As Docker, tells a container's image by its id where the name by which it was made means another by now, or none.
+    fn check_names(&self, containers: &mut [ContainerSummary]) {
+        let store = Store::open(&self.layout);
+        let mut means: BTreeMap<(String, String), bool> = BTreeMap::new();
+        for container in containers.iter_mut().filter(|container| container.created.is_some()) {
+            let named = (container.image.clone(), container.image_id.clone());
+            if !*means.entry(named).or_insert_with_key(|(name, id)| store.means(name, id)) {
+                container.image.clone_from(&container.image_id);
+            }
+        }
     }
 
     /// Another process is about to write the record: it holds the lock, or has not come to take it.

@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rustix::fs::OFlags;
 
+use crate::error::Failure;
 use crate::image::layer::stream::{self, Section};
 use crate::image::oci::config::MAX_DOCUMENT;
 use crate::image::oci::digest::Digest;
@@ -90,7 +91,14 @@ impl Archive {
             loop {
                 allowance.set(MAX_HEADERS);
                 let Some(entry) = entries.next() else { break };
-                let entry = entry.context("read archive")?;
+                // The library's words quote what it found, which may be anything.
+                let entry =
+                    entry.map_err(|error| match members.is_empty() && error.kind() == io::ErrorKind::Other {
+                        true => Failure::engine("read archive: this is no tar archive")
+                        .with_hint("expected is an archive of images as `docker save` writes it, or a tar of an OCI layout")
+                        .into(),
+                        false => anyhow::Error::new(error).context("read archive"),
+                    })?;
                 let (offset, size) = (entry.raw_file_position(), entry.size());
                 let kind = entry.header().entry_type();
                 let end = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(512));

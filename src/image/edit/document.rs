@@ -83,6 +83,8 @@ impl Document {
         }
         self.root.insert("created".into(), json!(step.created.to_string()));
         set_text(&mut self.root, "author", &step.author);
+        // Docker notes the last comment here as well: the base's must not stay for the new image's.
+        set_text(&mut self.root, "comment", &step.comment);
         if let Some(layer) = &step.layer {
             let layers = self.root.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids"));
             let layers = layers.and_then(Value::as_array_mut).context("the image's config has no list of layers")?;

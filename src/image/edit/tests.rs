@@ -58,6 +58,7 @@ fn a_step_adds_layer_and_history_and_keeps_what_is_unknown() {
     }
     expected["created"] = json!("2026-01-02T03:04:05.5Z");
     expected["author"] = json!("me");
+    expected["comment"] = json!("why");
     expected["rootfs"]["diff_ids"] = json!(["sha256:00", layer.to_string()]);
     let entry = json!({"created": "2026-01-02T03:04:05.5Z", "created_by": "sh -c x", "author": "me", "comment": "why"});
     expected["history"].as_array_mut().unwrap().push(entry);

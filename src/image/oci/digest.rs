@@ -32,10 +32,10 @@ impl Digest {
     /// Parses `sha256:` and 64 hexadecimal digits (OCI image spec, descriptor.md).
     pub fn parse(text: &str) -> Result<Digest> {
         let Some(hex) = text.strip_prefix("sha256:") else {
-            return Err(Failure::usage(format!("unsupported digest {text:?}: only sha256:<64 hex digits> is")).into());
+            return Err(Failure::engine(format!("unsupported digest {text:?}: only sha256:<64 hex digits> is")).into());
         };
         Digest::from_hex(hex).ok_or_else(|| {
-            Failure::usage(format!("invalid digest {text:?}: 64 lower-case hexadecimal digits must follow sha256:"))
+            Failure::engine(format!("invalid digest {text:?}: 64 lower-case hexadecimal digits must follow sha256:"))
                 .into()
         })
     }

@@ -55,6 +55,18 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
+    /// Whether images can be called so here.
+    ///
+    /// # Errors
+    /// The name of a digest's algorithm: `sha256:abc` would mean a name as well as the beginning of an id.
+    pub fn check_name(&self) -> Result<()> {
+        if self.familiar_name() == "sha256" {
+            let message = "refusing to create an ambiguous tag using digest algorithm as name";
+            return Err(Failure::engine(message).with_hint("call it otherwise: sha256:… is how ids begin").into());
+        }
+        Ok(())
+    }
+
     /// The complete form: `docker.io/library/busybox:latest`. A digest outranks a tag.
     pub fn canonical(&self) -> String {
         format!("{}{}", self.repository(), self.suffix())
@@ -79,7 +91,7 @@ impl Reference {
     /// A tag that none may be: registries are strangers too.
     pub fn with_tag(&self, tag: &str) -> Result<Reference> {
         if !valid_tag(tag) {
-            return Err(invalid(&format!(": invalid tag {tag:?}")));
+            return Err(invalid(tag, &format!(": invalid tag {tag:?}")).into());
         }
         Ok(Reference { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
@@ -119,8 +131,11 @@ impl FromStr for Reference {
 
     /// Parses and normalises; errors keep Docker's wording (`invalid reference format…`).
     fn from_str(text: &str) -> Result<Reference> {
+        let invalid = |reason: &str| anyhow::Error::new(invalid(text, reason));
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(Digest::parse(digest)?)),
+            Some((rest, digest)) => {
+                (rest, Some(Digest::parse(digest).map_err(|error| invalid(&format!(": {error}")))?))
+            }
             None => (text, None),
         };
         let (domain, remainder) = split_domain(rest);
@@ -155,8 +170,11 @@ impl FromStr for Reference {
     }
 }
 
-fn invalid(reason: &str) -> anyhow::Error {
-    Failure::usage(format!("invalid reference format{reason}")).into()
+/// What is said of a text that is none; as with Docker no matter of the command line's form, so its code is that of
+/// any other failure.
+fn invalid(text: &str, reason: &str) -> Failure {
+    Failure::engine(format!("invalid reference format{reason}"))
+        .with_hint(format!("{text:?} is not of the form [HOST[:PORT]/]NAME[:TAG][@DIGEST], for example busybox:1.36"))
 }
 
 /// The first component is a registry when it cannot be part of a repository's name on the default one:
@@ -279,7 +297,11 @@ mod tests {
             ("[::1/x", "invalid reference format"),
             ("\u{e9}", "invalid reference format"),
             ("a\0", "invalid reference format"),
-            ("a@sha256:12", "invalid digest \"sha256:12\": 64 lower-case hexadecimal digits must follow sha256:"),
+            (
+                "a@sha256:12",
+                "invalid reference format: invalid digest \"sha256:12\": 64 lower-case hexadecimal digits must follow \
+                 sha256:",
+            ),
             (&long, "invalid reference format: repository name must not be more than 255 characters"),
             (
                 &id,
@@ -293,6 +315,13 @@ mod tests {
         }
         assert!(format!("a:{}", "t".repeat(128)).parse::<Reference>().is_ok());
         assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
+    }
+
+    #[test]
+    fn nothing_is_called_like_the_beginning_of_an_id() {
+        let named = |text: &str| text.parse::<Reference>().unwrap().check_name().is_ok();
+        assert!(!named("sha256:abc") && !named("docker.io/library/sha256"));
+        assert!(named("team/sha256") && named("sha256x") && named("localhost/sha256"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Store {
     }
 
     /// Whether the compressed form is there, or need not be.
-    fn has_form(&self, wanted: Wanted<'_>) -> bool {
+    pub(in crate::image) fn has_form(&self, wanted: Wanted<'_>) -> bool {
         match (wanted.blob, wanted.keep) {
             (Some(blob), Keep::Blob) => Some(&blob.digest) == wanted.diff_id || self.blobs().contains(&blob.digest),
             _ => true,

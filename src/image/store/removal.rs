@@ -248,7 +248,10 @@ fn plan(names: &Names, meant: &Meant, force: Force, text: &str, id: &Digest, use
                     short(&user.container),
                     short(id.hex())
                 );
-                return conflict(message, "remove the container first: mydocker rm CONTAINER");
+                return conflict(
+                    message,
+                    &format!("remove the container first: mydocker rm {}", short(&user.container)),
+                );
             }
             let mut untag = vec![name.clone()];
             // With the last tag of a repository its digests go as well: nobody would know what they are.
@@ -263,21 +266,22 @@ fn plan(names: &Names, meant: &Meant, force: Force, text: &str, id: &Digest, use
         }
         Meant::Id => {
             let digits = short(id.hex());
-            let hint = "stop and remove the container first: mydocker rm -f CONTAINER";
             if let Some(user) = mine.clone().find(|user| user.runs) {
                 let message = format!(
                     "conflict: unable to delete {digits} (cannot be forced) - image is being used by running \
                      container {}",
                     short(&user.container)
                 );
-                return conflict(message, hint);
+                let hint = format!("stop and remove the container first: mydocker rm -f {}", short(&user.container));
+                return conflict(message, &hint);
             }
             if force == Force::No && !names.all().is_empty() && !names.is_single() {
                 let message = format!(
                     "conflict: unable to delete {digits} (must be forced) - image is referenced in multiple \
                      repositories"
                 );
-                return conflict(message, "remove it by its names, or by force: mydocker rmi -f");
+                let hint = format!("remove it by its names, or with all of them: mydocker rmi -f {digits}");
+                return conflict(message, &hint);
             }
             if force == Force::No
                 && let Some(user) = mine.next()
@@ -287,7 +291,10 @@ fn plan(names: &Names, meant: &Meant, force: Force, text: &str, id: &Digest, use
                      container {}",
                     short(&user.container)
                 );
-                return conflict(message, "remove the container first: mydocker rm CONTAINER");
+                return conflict(
+                    message,
+                    &format!("remove the container first: mydocker rm {}", short(&user.container)),
+                );
             }
             Ok(Plan { untag: names.all(), delete: true })
         }

@@ -109,6 +109,11 @@ impl Store {
         Ok(matches.pop())
     }
 
+    /// Whether `text` means the image `id` (`sha256:…`) now.
+    pub fn means(&self, text: &str, id: &str) -> bool {
+        matches!(self.resolve(text), Ok(Some(found)) if found.to_string() == id)
+    }
+
     pub(in crate::image) fn resolve_reference(&self, reference: &Reference) -> Result<Option<Digest>> {
         let repositories = self.repositories()?;
         let canonical = reference.canonical();
@@ -160,6 +165,7 @@ impl Store {
 
     /// Records an image whose layers are there, and names it; gives its id.
     pub(in crate::image) fn record(&self, arrival: &Arrival<'_>) -> Result<Digest> {
+        arrival.references.iter().try_for_each(Reference::check_name)?;
         let _lock = self.lock()?;
         if let Some(manifest) = arrival.manifest {
             self.manifests().put(manifest, Durability::ProcessCrash)?;
@@ -180,8 +186,9 @@ impl Store {
     /// Lets `references` mean the image `id`, whatever they meant before.
     ///
     /// # Errors
-    /// The image was removed meanwhile.
+    /// A name that none may have ([`Reference::check_name`]); the image was removed meanwhile.
     pub fn tag(&self, references: &[Reference], id: &Digest) -> Result<()> {
+        references.iter().try_for_each(Reference::check_name)?;
         let _lock = self.lock()?;
         if !self.configs().contains(id) {
             return Err(Failure::not_found(format!("No such image: {id}")).into());

@@ -36,7 +36,8 @@ pub enum Step {
     Done,
 }
 
-/// Hears of layers; called from several threads at once. A layer is called by the digest of its blob.
+/// Hears of layers; called from several threads at once. A layer is called, as Docker calls it, by the digest of its
+/// blob when it comes, and by its diff id when it goes: before it is compressed it has no other.
 pub trait Progress: Sync {
     /// `step` happened to `layer`.
     fn layer(&self, layer: &Digest, step: Step);

@@ -80,6 +80,8 @@ impl Store {
 
     fn pull_from(&self, registry: &Registry, pull: &Pull<'_>) -> Result<Pulled> {
         let fetched = registry.manifest(Target::of(pull.reference))?;
+        // Told when it is true: there is something to pull.
+        pull.progress.line(&heading(pull.reference));
         let digest = fetched.digest.clone();
         let (manifest, bytes) = resolve(registry, fetched, pull, 0)?;
         let config = fetch_config(registry, &manifest)?;
@@ -118,6 +120,16 @@ fn is_of_the_disk(error: &anyhow::Error) -> bool {
     let of_the_disk =
         |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem);
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| of_the_disk(error.kind())))
+}
+
+/// `latest: Pulling from library/busybox`, in Docker's words.
+fn heading(reference: &Reference) -> String {
+    // A digest outranks a tag.
+    let what = match (reference.digest(), reference.tag()) {
+        (None, Some(tag)) => tag.to_owned(),
+        _ => reference.familiar(),
+    };
+    format!("{what}: Pulling from {}", reference.path())
 }
 
 /// Follows an index to the manifest for the wanted platform.
@@ -170,7 +182,8 @@ impl Fetch<'_> {
         for (blob, diff_id) in blobs.iter().zip(diff_ids) {
             // One layer may stand in an image several times, empty ones do.
             if !layers.iter().any(|(_, other)| *other == diff_id) {
-                self.pull.progress.layer(&blob.digest, Step::Pending);
+                let there = self.store.has_layer(diff_id) && self.store.has_form(self.wanted(blob, diff_id));
+                self.pull.progress.layer(&blob.digest, if there { Step::Exists } else { Step::Pending });
                 layers.push((blob, diff_id));
             }
         }
@@ -183,10 +196,14 @@ impl Fetch<'_> {
         Ok(came.into_inner())
     }
 
+    fn wanted<'a>(&self, blob: &'a Descriptor, diff_id: &'a Digest) -> Wanted<'a> {
+        let keep = if self.pull.settings.keep_compressed_layers { Keep::Blob } else { Keep::Nothing };
+        Wanted { diff_id: Some(diff_id), blob: Some(blob), keep }
+    }
+
     fn layer(&self, blob: &Descriptor, diff_id: &Digest) -> Result<Obtained> {
         let progress = self.pull.progress;
-        let keep = if self.pull.settings.keep_compressed_layers { Keep::Blob } else { Keep::Nothing };
-        let wanted = Wanted { diff_id: Some(diff_id), blob: Some(blob), keep };
+        let wanted = self.wanted(blob, diff_id);
         let retrying = |seconds, reason: &str| {
             progress.layer(&blob.digest, Step::Retrying { seconds, reason: reason.to_owned() });
         };

@@ -61,7 +61,7 @@ impl Store {
     /// No such image; whatever the registry refuses.
     pub fn push(&self, push: &Push<'_>) -> Result<Pushed> {
         if push.reference.digest().is_some() {
-            return Err(Failure::usage("cannot push a digest reference").with_hint("push by a tag").into());
+            return Err(Failure::engine("cannot push a digest reference").with_hint("push by a tag").into());
         }
         let id = self.repositories()?.references.get(&push.reference.canonical()).cloned();
         let Some(id) = id else {
@@ -210,7 +210,7 @@ impl Send<'_> {
         let mut sent: Vec<(&Descriptor, &Digest)> = Vec::new();
         for (layer, diff_id) in layers.iter().zip(diff_ids) {
             if !sent.iter().any(|(other, _)| other.digest == layer.digest) {
-                self.push.progress.layer(&layer.digest, Step::Pending);
+                self.push.progress.layer(diff_id, Step::Pending);
                 sent.push((layer, diff_id));
             }
         }
@@ -223,12 +223,12 @@ impl Send<'_> {
     fn layer(&self, layer: &Descriptor, diff_id: &Digest) -> Result<()> {
         let progress = self.push.progress;
         if self.registry.has_blob(&layer.digest)? {
-            progress.layer(&layer.digest, Step::Exists);
+            progress.layer(diff_id, Step::Exists);
             return Ok(());
         }
         for from in self.neighbours(diff_id)? {
             if self.registry.mount(&layer.digest, &from)? {
-                progress.layer(&layer.digest, Step::Mounted { from: from.path().to_owned() });
+                progress.layer(diff_id, Step::Mounted { from: from.path().to_owned() });
                 return Ok(());
             }
         }
@@ -243,12 +243,12 @@ impl Send<'_> {
             file.seek(SeekFrom::Start(offset)).context("seek")?;
             Ok(Box::new(file))
         };
-        let sent = |done| progress.layer(&layer.digest, Step::Bytes { done, total: layer.size });
+        let sent = |done| progress.layer(diff_id, Step::Bytes { done, total: layer.size });
         let retrying = |seconds, reason: &str| {
-            progress.layer(&layer.digest, Step::Retrying { seconds, reason: reason.to_owned() });
+            progress.layer(diff_id, Step::Retrying { seconds, reason: reason.to_owned() });
         };
         self.registry.upload(layer, &open, &sent, &retrying)?;
-        progress.layer(&layer.digest, Step::Done);
+        progress.layer(diff_id, Step::Done);
         Ok(())
     }
 
