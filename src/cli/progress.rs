@@ -183,8 +183,9 @@ fn plain() -> ProgressStyle {
     ProgressStyle::with_template("{prefix}: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// Within 80 columns, whatever the numbers: a longer line would take two.
 fn counting() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}: {msg} [{bar:40}] {bytes}/{total_bytes}")
+    ProgressStyle::with_template("{prefix}: {msg} [{bar:22}] {bytes}/{total_bytes}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }

@@ -51,6 +51,7 @@ fn an_interrupted_pull_leaves_the_terminal_in_order_and_nothing_in_the_way() {
     assert_eq!(code, 130, "{screen}");
     terminal.assert_restored();
     assert!(!screen.contains("\u{1b}[?25l") || screen.ends_with("\u{1b}[?25h"), "the cursor is hidden: {screen:?}");
+    assert!(!screen.contains("\u{1b}[2A"), "two layers take two lines of 80 columns: {screen:?}");
     assert!(screen.ends_with('\n'), "the shell's prompt begins a line of its own: {screen:?}");
     drop(gate);
     s.fails(1, ["image", "inspect", &name]);
@@ -123,4 +124,28 @@ fn two_pulls_at_once_on_terminals_fetch_each_layer_once() {
     assert!(second.screen().contains(": Already exists"), "{}", second.screen());
     let layers = server.requests().iter().filter(|request| request.target.contains("/blobs/")).count();
     assert_eq!(layers, 4, "two layers once, the config for each");
+}
+
+#[test]
+fn a_pull_that_fails_on_a_terminal_says_why_on_a_line_of_its_own() {
+    ours_only!("the servers are scripted");
+    let s = Sandbox::new();
+    let mut shelf = Shelf::default();
+    let noise = super::registry_faults::noise(1 << 20);
+    shelf.image("latest", &[Layer::busybox().bytes(), Layer::default().file("noise", 0o644, noise).bytes()]);
+    let server = Scripted::start(move |request, answer| match shelf.asked(request) {
+        Some(blob) if (1 << 20..3 << 19).contains(&blob.len()) => {
+            let mut lie = blob.to_vec();
+            lie[700_000] ^= 1;
+            answer.send("200 OK", &[], &lie);
+        }
+        _ => shelf.serve(request, answer),
+    });
+    let mut terminal = s.terminal(["pull", &format!("{}/box", server.address())]);
+    let (code, screen) = terminal.finish();
+    assert_eq!(code, 1, "{screen}");
+    terminal.assert_restored();
+    let (before, _) = screen.split_once("mydocker: ").expect("an error");
+    let line = before.rsplit(['\r', '\n']).next().unwrap().replace("\u{1b}[2K", "").replace("\u{1b}[1A", "");
+    assert_eq!(line, "", "{screen:?}");
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use mydocker::image::registry::Access;
+use mydocker::image::registry::{Access, Accounts, Registry as Client, Target};
 
-use super::registry_client::{client, content, reference};
+use super::registry_client::{client, content, impatient, reference, words};
 use super::registry_faults::{descriptor, noise};
 use crate::ours_only;
 use crate::support::Sandbox;
@@ -138,4 +138,41 @@ fn a_token_server_that_refuses_the_other_repository_spoils_no_push() {
             .unwrap_or_else(|error| panic!("{refusal}: {error:#}"));
         assert!(!registry.has_blob(&wanted.digest).unwrap());
     }
+}
+
+/// `docker login` of some registries leaves an identity token, others write a bearer token for us.
+#[test]
+fn identity_tokens_are_exchanged_and_bearer_tokens_used_as_they_are() {
+    ours_only!("the client is ours");
+    let s = Sandbox::new();
+    let server = Scripted::start(|request, answer| {
+        if request.target.starts_with("/token") {
+            let form = String::from_utf8(answer.body()).unwrap();
+            let expected = "grant_type=refresh_token&service=r&scope=repository%3Ax%3Apull&client_id=mydocker&\
+                            refresh_token=id%3Dentity";
+            return match (request.method.as_str(), form == expected, request.header("authorization")) {
+                ("POST", true, None) => answer.send("200 OK", &[], b"{\"access_token\":\"given\",\"expires_in\":60}"),
+                _ => answer.send("400 x", &[], form.as_bytes()),
+            };
+        }
+        match request.header("authorization") {
+            Some("Bearer given" | "Bearer written") => answer.send("200 OK", &[], b"{}"),
+            _ => challenge(request, answer),
+        }
+    });
+    let name = reference(&format!("{}/x", server.address()));
+    let fetch = |entry: serde_json::Value| {
+        let directory = s.host_dir("docker");
+        let auths = serde_json::json!({ "auths": { server.address(): entry } });
+        std::fs::write(format!("{directory}/config.json"), auths.to_string()).unwrap();
+        let accounts = Accounts::in_directory(std::path::Path::new(&directory)).unwrap();
+        Client::open(&impatient(), &accounts, &name, Access::Pull).unwrap().manifest(Target::Tag("a"))
+    };
+    // Beside it stands what older programs wrote.
+    fetch(serde_json::json!({ "auth": "PHRva2VuPjp4", "identitytoken": "id=entity" })).unwrap();
+    assert_eq!(server.count("/token"), 1);
+    fetch(serde_json::json!({ "registrytoken": "written" })).unwrap();
+    let said = words(fetch(serde_json::json!({ "registrytoken": "old" })));
+    assert!(said.contains("pull access denied") && !said.contains("old"), "{said}");
+    assert_eq!(server.count("/token"), 1, "a bearer token is exchanged for nothing");
 }
