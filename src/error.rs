@@ -110,12 +110,28 @@ impl Failure {
 impl fmt::Display for Failure {
     /// The message and its causes on one line, joined by colons; the hint is the printer's business.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        f.write_str(&without_numbers(&self.message))?;
         for cause in &self.causes {
-            write!(f, ": {cause}")?;
+            write!(f, ": {}", without_numbers(cause))?;
         }
         Ok(())
     }
+}
+
+/// Leaves the ` (os error 2)` away that Rust's standard library puts after what the kernel said: the words say it all.
+pub fn without_numbers(text: &str) -> String {
+    let mut pieces = text.split(" (os error ");
+    let mut spoken = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match piece.split_once(')') {
+            Some((number, rest)) if number.parse::<u32>().is_ok() => spoken.push_str(rest),
+            _ => {
+                spoken.push_str(" (os error ");
+                spoken.push_str(piece);
+            }
+        }
+    }
+    spoken
 }
 
 impl std::error::Error for Failure {}
@@ -142,6 +158,16 @@ mod tests {
         let flat = Failure::from_error(&cause.context(failure));
         assert_eq!((flat.class, flat.to_string()), (Class::CommandNotFound, "exec x: no such file".to_owned()));
         assert_eq!(flat.hint.as_deref(), Some("install it"));
+    }
+
+    #[test]
+    fn the_kernels_words_are_enough() {
+        let cause = std::io::Error::from_raw_os_error(2);
+        let error = anyhow::Error::new(cause).context("open /x (os error 5): again");
+        assert_eq!(Failure::from_error(&error).to_string(), "open /x: again: No such file or directory");
+        for text in ["a (os error )", "a (os error x)", "a (os error 5"] {
+            assert_eq!(Failure::engine(text).to_string(), text);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
-use crate::error::{Class, Failure};
+use crate::error::{Class, Failure, without_numbers};
 
 /// A command line that is refused, with its own exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +187,7 @@ fn rendered(error: &anyhow::Error, path: &str, codes: Codes) -> (String, i32) {
     if let Some(refusal) = error.downcast_ref::<Refusal>() {
         // Docker's `Error: No such object: x` stands alone; scripts compare the whole line.
         let name = if refusal.message.starts_with("Error: ") { "" } else { "mydocker: " };
-        let mut text = format!("{name}{}\n", printable(&refusal.message));
+        let mut text = format!("{name}{}\n", printable(&without_numbers(&refusal.message)));
         if let Some(path) = &refusal.help {
             text.push_str(&more(path));
         }

@@ -47,9 +47,8 @@ pub(super) static SYSTEM_PRUNE: Spec = Spec {
 };
 
 /// What the filters ask of the engine.
-pub(super) fn filters(matches: &ArgMatches) -> Result<Vec<PruneFilter>> {
+pub(super) fn filters(texts: &[String]) -> Result<Vec<PruneFilter>> {
     let now = Timestamp::now();
-    let texts = spec::texts(matches, "filter");
     let read = |text: &String| PruneFilter::parse(text, |moment| instant::parse(moment, now));
     texts.iter().map(|text| read(text).map_err(|why| Refusal::plain(why).into())).collect()
 }
@@ -62,7 +61,7 @@ pub(super) fn conclude(bytes: u64, problems: &[anyhow::Error]) -> Result<i32> {
 }
 
 fn container_prune(session: &Session, matches: &ArgMatches) -> Result<i32> {
-    let filters = filters(matches)?;
+    let filters = filters(&spec::texts(matches, "filter"))?;
     let warning = "WARNING! This will remove all stopped containers.\nAre you sure you want to continue?";
     if !spec::is_set(matches, "force") && !confirm(warning)? {
         return Ok(0);
@@ -81,7 +80,7 @@ fn section(what: &str, names: &[String]) -> String {
 }
 
 fn system_prune(session: &Session, matches: &ArgMatches) -> Result<i32> {
-    let filters = filters(matches)?;
+    let filters = filters(&spec::texts(matches, "filter"))?;
     let networks = network::lower_prune(matches, Timestamp::now())?;
     let (all, volumes) = (spec::is_set(matches, "all"), spec::is_set(matches, "volumes"));
     if volumes && filters.iter().any(|filter| matches!(filter, PruneFilter::Until(_))) {

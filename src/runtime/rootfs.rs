@@ -15,7 +15,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 
 use super::plan::{BindMount, FilesystemMount};
 use super::{Overlay, overlay};
-use crate::error::Failure;
+use crate::error::{Failure, without_numbers};
 use crate::sys::mount::{self, ATTR_RDONLY, Attributes};
 
 /// Magic numbers of statfs(2).
@@ -34,8 +34,8 @@ pub struct CallFailed {
 
 fn describe(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
-    // "No such file or directory (os error 2)": the reason alone, lower case.
-    let text = text.split(" (os error").next().unwrap_or_default();
+    // The reason alone, lower case.
+    let text = without_numbers(&text);
     let mut characters = text.chars();
     characters.next().map(|c| c.to_lowercase().chain(characters).collect()).unwrap_or_default()
 }

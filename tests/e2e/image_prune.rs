@@ -103,8 +103,12 @@ fn filters_save_images() {
     assert_eq!(prune("label=keep=you"), "Total reclaimed space: 0B");
     assert!(prune("until=2021-01-01").contains("deleted: "));
     assert_eq!(tags(&s).len(), 3);
-    prune("label!=keep");
+    // What has a tag dangles not.
+    s.ok(["image", "prune", "-f", "--filter", "label!=keep", "--filter", "dangling=true"]);
+    assert_eq!(tags(&s).len(), 3);
+    s.ok(["image", "prune", "-f", "--filter", "label!=keep", "--filter", "dangling=false"]);
     assert_eq!(tags(&s), ["free:1", "free:2"]);
+    s.fails(1, ["image", "prune", "-f", "--filter", "dangling=x"]).says("invalid filter 'dangling=x'");
     s.fails(1, ["image", "prune", "-f", "--filter", "nothing=1"]).says("invalid filter 'nothing'");
     s.fails(1, ["image", "prune", "-f", "--filter", "until=x"]).says("invalid filter 'until=x'");
     s.fails(1, ["system", "prune", "-f", "--volumes", "--filter", "until=1h"]).says("not supported with \"--volumes\"");

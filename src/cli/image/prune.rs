@@ -5,7 +5,7 @@ use clap::ArgMatches;
 
 use crate::cli::Session;
 use crate::cli::confirm::confirm;
-use crate::cli::output::{self, printable};
+use crate::cli::output::{self, Refusal, printable};
 use crate::cli::prune::{self, conclude};
 use crate::cli::spec::{self, Arity, Spec};
 use crate::engine::images::{Deletion, ImagePruneRequest};
@@ -22,15 +22,25 @@ pub(in crate::cli) static PRUNE: Spec = Spec {
     flags: |command| {
         command
             .arg(spec::switch("all", Some('a'), "Remove all unused images, not just dangling ones"))
-            .arg(spec::list("filter", None, "filter", "Provide filter values (until, label, label!)"))
+            .arg(spec::list("filter", None, "filter", "Provide filter values (until, label, label!, dangling)"))
             .arg(spec::switch("force", Some('f'), "Do not prompt for confirmation"))
     },
     run: prune,
 };
 
 fn prune(session: &Session, matches: &ArgMatches) -> Result<i32> {
-    let filters = prune::filters(matches)?;
-    let tags = if spec::is_set(matches, "all") { Tags::CountForNothing } else { Tags::Count };
+    let (dangling, others): (Vec<_>, Vec<_>) =
+        spec::texts(matches, "filter").into_iter().partition(|filter| filter.starts_with("dangling="));
+    let filters = prune::filters(&others)?;
+    let mut tags = if spec::is_set(matches, "all") { Tags::CountForNothing } else { Tags::Count };
+    // What `--all` says in the words of Docker's API, which scripts use.
+    for filter in dangling {
+        tags = match filter.trim_start_matches("dangling=") {
+            "false" | "0" => Tags::CountForNothing,
+            "true" | "1" => Tags::Count,
+            _ => return Err(Refusal::plain(format!("invalid filter '{filter}': write true or false")).into()),
+        };
+    }
     let warning = match tags {
         Tags::Count => "WARNING! This will remove all dangling images.",
         Tags::CountForNothing => {

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -27,6 +28,19 @@ use crate::image::layer::unpack::Keep;
 use crate::image::oci::digest::Digest;
 use crate::image::oci::manifest::Descriptor;
 use crate::sys::process::boot_id;
+
+/// A layer that may not be on the disk yet.
+struct Mark {
+    digest: Digest,
+    /// Whether it was this boot that made the layer.
+    current: bool,
+    /// When it was made; tells one making from the next.
+    made_at: Option<SystemTime>,
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|found| found.modified()).ok()
+}
 
 impl Store {
     fn unsettled_directory(&self) -> PathBuf {
@@ -45,8 +59,8 @@ impl Store {
         fs::write(&path, boot_id()).with_context(|| format!("write {}", path.display()))
     }
 
-    /// Layers that are marked, each with whether it was this boot that made it.
-    fn unsettled(&self) -> Result<Vec<(Digest, bool)>> {
+    /// Layers that are marked.
+    fn unsettled(&self) -> Result<Vec<Mark>> {
         let directory = self.unsettled_directory();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
@@ -59,7 +73,8 @@ impl Store {
             let Some(digest) = entry.file_name().to_str().and_then(Digest::from_hex) else { continue };
             // A mark that cannot be read is one that the power cut tore.
             let made_by = fs::read_to_string(entry.path()).unwrap_or_default();
-            marked.push((digest, made_by == boot_id()));
+            let made_at = modified(&entry.path());
+            marked.push(Mark { digest, current: made_by == boot_id(), made_at });
         }
         Ok(marked)
     }
@@ -71,8 +86,7 @@ impl Store {
 
     /// Flushes what this boot made, and takes the marks away. May take as long as the disk does.
     pub fn settle(&self) -> Result<()> {
-        let marked: Vec<Digest> =
-            self.unsettled()?.into_iter().filter(|(_, current)| *current).map(|(digest, _)| digest).collect();
+        let marked: Vec<Mark> = self.unsettled()?.into_iter().filter(|mark| mark.current).collect();
         if marked.is_empty() {
             return Ok(());
         }
@@ -80,8 +94,18 @@ impl Store {
             let directory = File::open(&directory).with_context(|| format!("open {}", directory.display()))?;
             rustix::fs::syncfs(&directory).context("flush layers")?;
         }
-        marked.iter().for_each(|digest| self.forget_mark(digest));
+        self.forget_flushed(&marked);
         Ok(())
+    }
+
+    /// Takes marks away that are what they were before the flush: a layer that was removed and made again meanwhile
+    /// was not part of it.
+    fn forget_flushed(&self, marked: &[Mark]) {
+        for mark in marked {
+            if modified(&self.unsettled_directory().join(mark.digest.hex())) == mark.made_at {
+                self.forget_mark(&mark.digest);
+            }
+        }
     }
 
     /// Takes a mark away.
@@ -92,7 +116,7 @@ impl Store {
     /// Takes the marks of layers away that did not get their name: none of `present` is touched. The caller
     /// holds the store's lock, under which no layer is between its mark and its name.
     pub(super) fn forget_marks(&self, present: &BTreeSet<Digest>) -> Result<()> {
-        let marked = self.unsettled()?.into_iter().map(|(digest, _)| digest);
+        let marked = self.unsettled()?.into_iter().map(|mark| mark.digest);
         marked.filter(|digest| !present.contains(digest)).for_each(|digest| self.forget_mark(&digest));
         Ok(())
     }
@@ -104,7 +128,7 @@ impl Store {
     /// A layer that was: it is dropped, so that pulling or loading the image again brings it back.
     pub fn trust(&self, layers: &[String]) -> Result<()> {
         let suspects: BTreeSet<Digest> =
-            self.unsettled()?.into_iter().filter(|(_, current)| !current).map(|(digest, _)| digest).collect();
+            self.unsettled()?.into_iter().filter(|mark| !mark.current).map(|mark| mark.digest).collect();
         if suspects.is_empty() {
             return Ok(());
         }
@@ -160,7 +184,7 @@ impl Store {
 
     /// Whether an earlier boot made the layer.
     fn is_suspect(&self, diff_id: &Digest) -> Result<bool> {
-        Ok(self.unsettled()?.iter().any(|(digest, current)| digest == diff_id && !current))
+        Ok(self.unsettled()?.iter().any(|mark| mark.digest == *diff_id && !mark.current))
     }
 
     /// Makes a layer from a form of it that was kept, verified on the way. The caller has the right to make it.
@@ -168,5 +192,30 @@ impl Store {
         let blob = self.blobs().open(&form.digest)?.context("it was not kept")?;
         let wanted = Wanted { diff_id: Some(diff_id), blob: Some(form), keep: Keep::Blob };
         self.make_layer(lease, wanted, Box::new(blob), &Limits::default()).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::layout::Layout;
+
+    #[test]
+    fn a_layer_that_is_made_again_during_a_flush_keeps_its_mark() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let store = Store::open(&Layout::new(Some(directory.path().into())));
+        let digest = Digest::of(b"layer");
+        store.mark_unsettled(&digest).unwrap();
+        let before = store.unsettled().unwrap();
+        // Clocks of file systems tick every few milliseconds; this one is put on.
+        store.mark_unsettled(&digest).unwrap();
+        let again = File::open(store.unsettled_directory().join(digest.hex())).unwrap();
+        again.set_modified(SystemTime::now() + Duration::from_secs(1)).unwrap();
+        store.forget_flushed(&before);
+        assert!(store.is_unsettled());
+        store.forget_flushed(&store.unsettled().unwrap());
+        assert!(!store.is_unsettled());
     }
 }
