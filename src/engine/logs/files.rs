@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::find;
-
 /// Bytes read at once, and the longest line that is looked at: twice what a record can take.
 const BLOCK: usize = 256 * 1024;
 /// Bytes read at once when reading backwards, usually for a few lines only.
@@ -145,7 +143,7 @@ impl Lines {
         // What of the buffer is known to hold no newline.
         let mut searched = 0;
         loop {
-            if let Some(at) = find(b'\n', &self.buffer[self.start + searched..self.end]) {
+            if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.start + searched..self.end]) {
                 let line = self.start..self.start + searched + at + 1;
                 searched = 0;
                 self.start = line.end;

@@ -27,8 +27,6 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::io::BufRead;
-
 use anyhow::Result;
 
 use super::Engine;
@@ -89,11 +87,4 @@ impl Engine {
             result => result,
         }
     }
-}
-
-/// Where `byte` first occurs.
-fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
-    // The one safe way through std to the C library's vectorised memchr.
-    let consumed = { bytes }.skip_until(byte).ok()?;
-    (consumed > 0 && bytes[consumed - 1] == byte).then(|| consumed - 1)
 }

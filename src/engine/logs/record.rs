@@ -182,7 +182,7 @@ impl Record<'_> {
 pub(super) fn parse<'a>(line: &'a [u8], scratch: &'a mut Vec<u8>) -> Option<Record<'a>> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let Some((body, stream, time)) = split(line) else { return parse_any(line, scratch) };
-    if !any(body, |byte| byte == b'"' || byte == b'\\') {
+    if special(body).is_none() {
         return Some(Record { stream, time, text: body });
     }
     scratch.clear();
@@ -204,11 +204,16 @@ fn split(line: &[u8]) -> Option<(&[u8], Stream, Stamp)> {
     is_stamp(time).then_some((body, stream, *time))
 }
 
+/// Where the first byte of a JSON string's inside is that does not stand for itself.
+fn special(body: &[u8]) -> Option<usize> {
+    memchr::memchr2(b'"', b'\\', body)
+}
+
 /// Appends what the inside of a JSON string stands for; `None` for a bare quote, a bad escape or one
 /// that we do not write (surrogates).
 fn unescape(out: &mut Vec<u8>, body: &[u8]) -> Option<()> {
     let mut rest = body;
-    while let Some(at) = rest.iter().position(|&byte| byte == b'"' || byte == b'\\') {
+    while let Some(at) = special(rest) {
         out.extend_from_slice(&rest[..at]);
         let (&[first, second], after) = rest[at..].split_first_chunk::<2>()?;
         if first == b'"' {

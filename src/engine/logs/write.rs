@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::files::rotated;
 use super::record::{self, Piece, Stamp};
-use super::{JSON_FILE, NONE, PIECE, Stream, find};
+use super::{JSON_FILE, NONE, PIECE, Stream};
 use crate::container::LogOptions;
 use crate::error::Failure;
 
@@ -113,7 +113,7 @@ impl LogWriter {
         let mut pending = std::mem::take(&mut self.pending[stream as usize]);
         while !pending.is_empty() && !bytes.is_empty() {
             let window = &bytes[..bytes.len().min(PIECE - pending.len())];
-            let taken = find(b'\n', window).map_or(window.len(), |at| at + 1);
+            let taken = memchr::memchr(b'\n', window).map_or(window.len(), |at| at + 1);
             pending.extend_from_slice(&window[..taken]);
             bytes = &bytes[taken..];
             if let Some(length) = piece(&pending) {
@@ -320,7 +320,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// `None` when more output must come first.
 fn piece(bytes: &[u8]) -> Option<usize> {
     let window = &bytes[..bytes.len().min(PIECE)];
-    if let Some(at) = find(b'\n', window) {
+    if let Some(at) = memchr::memchr(b'\n', window) {
         return Some(at + 1);
     }
     (window.len() == PIECE).then(|| PIECE - cut_character(window))
