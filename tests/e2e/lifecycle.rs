@@ -209,8 +209,8 @@ fn wait_outlives_an_automatic_removal() {
         "while ! [ -e /go ]; do sleep 0.05; done; exit 23",
     ]);
     let waiting = s.command(["wait", &name]).start();
-    // There is no telling from outside when `wait` has begun to wait.
-    s.ok(["exec", &name, "sh", "-c", "sleep 0.5; touch /go"]);
+    // There is no telling from outside when `wait` has begun to wait. The shell inside may be killed with its container.
+    s.run(["exec", &name, "sh", "-c", "sleep 0.5; touch /go"]);
     assert_eq!(waiting.finish().code(0).out(), "23");
 }
 
@@ -318,7 +318,7 @@ fn attach_without_a_terminal_joins_the_streams() {
     s.ok(["run", "-d", "--name", &name, "busybox", "sh", "-c", script]);
     let attached = s.command(["attach", "--no-stdin", &name]).start();
     // There is no telling from outside when `attach` has joined.
-    s.ok(["exec", &name, "sh", "-c", "sleep 0.5; touch /go"]);
+    s.run(["exec", &name, "sh", "-c", "sleep 0.5; touch /go"]);
     let output = attached.finish().code(14);
     assert_eq!((output.out(), output.err()), ("out".into(), "err".into()));
     s.fails(1, ["attach", &name]);

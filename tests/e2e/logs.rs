@@ -31,7 +31,7 @@ fn follow_ends_when_the_container_does() {
     s.ok(["run", "-d", "--name", &name, "busybox", "sh", "-c", script]);
     let mut follower = s.command(["logs", "-f", &name]).start();
     follower.expect("first");
-    s.ok(["exec", &name, "touch", "/go"]);
+    s.run(["exec", &name, "touch", "/go"]);
     follower.expect("last");
     follower.finish().code(0);
     // Of a container that has ended, it ends at once.
@@ -85,7 +85,7 @@ fn tail_counts_over_both_streams_and_with_follow() {
     s.await_log(&name, "c");
     let mut follower = s.command(["logs", "-f", "--tail", "1", &name]).start();
     follower.expect("c\n");
-    s.ok(["exec", &name, "touch", "/go"]);
+    s.run(["exec", &name, "touch", "/go"]);
     let output = follower.finish().code(0);
     assert_eq!((output.out(), output.err()), ("c\nd".into(), String::new()));
 }
@@ -230,7 +230,7 @@ fn follow_survives_rotation() {
         script,
     ]);
     let follower = s.command(["logs", "-f", &name]).start();
-    s.ok(["exec", &name, "touch", "/go"]);
+    s.run(["exec", &name, "touch", "/go"]);
     let text = follower.finish().code(0).out();
     assert_eq!(text.lines().count(), 2000, "{}", text.lines().last().unwrap_or_default());
 }
