@@ -138,3 +138,12 @@ fn what_undoes_itself_is_kept_as_it_came() {
         assert_eq!(jail.apply(tar).unwrap().retold, retold, "{:?}", names(&jail.path("")));
     }
 }
+
+#[test]
+fn odd_names_of_files_are_told_again() {
+    for name in ["f/.", "f/", "f//", "f/./", "./f", "/f", "d//f", "d/./f/."] {
+        let jail = Jail::new();
+        let applied = jail.apply(Tar::new().file(name, b"content")).unwrap();
+        assert_eq!(applied.retold, Retold::Exact, "{name}");
+    }
+}

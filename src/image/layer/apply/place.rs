@@ -265,9 +265,9 @@ impl<'a> Applier<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = member.owner.first_mode();
         let mut file = File::from(self.make(parent, name, archive, || openat(parent, name, flags, mode))?);
-        // As the archive has it, so that the recipe need not write it down; but a slash behind it would
-        // ask for a directory.
-        let noted = if member.name.ends_with(b"/") { path } else { &member.name };
+        // As the archive has it, so that the recipe need not write it down; but a slash or a dot behind it
+        // would ask for a directory.
+        let noted = if split(&member.name).1 == name { &member.name } else { path };
         match &member.map {
             None if member.stored > 0 => {
                 let crc = archive.content(member.stored, |bytes| file.write_all(bytes))?;
