@@ -147,5 +147,6 @@ fn a_pull_that_fails_on_a_terminal_says_why_on_a_line_of_its_own() {
     terminal.assert_restored();
     let (before, _) = screen.split_once("mydocker: ").expect("an error");
     let line = before.rsplit(['\r', '\n']).next().unwrap().replace("\u{1b}[2K", "").replace("\u{1b}[1A", "");
-    assert_eq!(line, "", "{screen:?}");
+    // A bar that stays fills its line, and what comes next goes to the following one.
+    assert!(matches!(line.chars().count(), 0 | 80), "{line:?} of {screen:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use mydocker::image::registry::{Access, Accounts, Registry as Client, Target};
@@ -66,6 +67,55 @@ fn a_token_that_ends_in_the_middle_of_a_pull_is_renewed() {
     s.ok(["pull", "-q", &name]);
     assert!(issued.load(Ordering::SeqCst) >= 5, "{} tokens", issued.load(Ordering::SeqCst));
     assert_eq!(s.ok(["run", "--rm", "--network", "none", "--pull", "never", &name, "cat", "/f0", "/f11"]), "xx");
+}
+
+/// Each of two requests may use up the token that the other has just fetched.
+#[test]
+fn a_token_that_others_used_up_is_renewed_again() {
+    ours_only!("the client is ours");
+    let _sandbox = Sandbox::new();
+    let mut shelf = Shelf::default();
+    shelf.image("latest", &[Layer::busybox().bytes()]);
+    let issued: Arc<AtomicUsize> = Arc::default();
+    let counter = Arc::clone(&issued);
+    let (arrived, arrival) = channel();
+    let (open, gate) = channel::<()>();
+    let (arrived, gate) = (Mutex::new(arrived), Mutex::new(gate));
+    let server = Scripted::start(move |request, answer| {
+        if request.target.starts_with("/token") {
+            let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
+            return answer.send("200 OK", &[], format!(r#"{{"token":"t{number}"}}"#).as_bytes());
+        }
+        let held = request.target.ends_with("/held");
+        match request.header("authorization") {
+            None => challenge(request, answer),
+            Some("Bearer t1") if held => challenge(request, answer),
+            Some("Bearer t2") if held => {
+                arrived.lock().unwrap().send(()).unwrap();
+                let _ = gate.lock().unwrap().recv();
+                challenge(request, answer);
+            }
+            _ if request.target.ends_with("/refused") => challenge(request, answer),
+            _ => {
+                let target = request.target.replace("/held", "/latest");
+                shelf.serve(&Request { target, ..request.clone() }, answer);
+            }
+        }
+    });
+    let client = client(&format!("{}/x", server.address()), Access::Pull);
+    client.manifest(Target::Tag("latest")).unwrap();
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| client.manifest(Target::Tag("held")).map(|_| ()));
+        arrival.recv().unwrap();
+        client.manifest(Target::Tag("latest")).unwrap();
+        drop(open);
+        held.join().unwrap().unwrap();
+    });
+    assert_eq!(issued.load(Ordering::SeqCst), 3);
+    // One that never served for anything is not asked for twice.
+    let refused = words(client.manifest(Target::Tag("refused")));
+    assert!(refused.contains("unauthorized"), "{refused}");
+    assert_eq!(issued.load(Ordering::SeqCst), 4);
 }
 
 #[test]

@@ -11,13 +11,15 @@ use ureq::http::{Method, Request, Response};
 use ureq::{Body, SendBody};
 
 use super::fault::{self, Again, Known, Trouble};
-use super::guard::Guard;
+use super::guard::{Answered, Guard};
 use super::transport::{Kind, Transport};
 use super::url::{Origin, Scheme, Url};
 use crate::error::Failure;
 
 /// Redirects followed one after the other.
 const MAX_REDIRECTS: u32 = 10;
+/// Challenges answered for one request.
+const MAX_ANSWERS: u32 = 4;
 /// The remainder of a body that is read so that its connection can be used again, in bytes.
 const WORTH_DRAINING: usize = 64 * 1024;
 /// The same in time.
@@ -145,18 +147,23 @@ impl Session {
     pub(super) fn once(&self, call: &Call<'_>) -> Result<Response<Body>, Trouble> {
         let mut url = call.url.clone();
         let mut redirects = 0;
-        let mut answered = false;
+        let (mut answers, mut anew) = (0, false);
         loop {
             self.check_encryption(&url)?;
             let (authorization, generation) = self.guard.header(&self.transport, &url.origin)?;
             let response = self.send(call, &url, authorization)?;
             let status = response.status();
-            if status.as_u16() == 401 && url.origin == self.origin && !answered {
-                answered = true;
-                if self.guard.answer(&self.transport, response.headers(), generation)? {
+            if status.as_u16() == 401 && url.origin == self.origin && answers < MAX_ANSWERS {
+                answers += 1;
+                let answered = self.guard.answer(&self.transport, response.headers(), generation, anew)?;
+                if answered != Answered::Not {
+                    anew |= answered == Answered::Anew;
                     drain(response);
                     continue;
                 }
+            }
+            if status.as_u16() < 400 {
+                self.guard.worked(generation);
             }
             if let Some(location) = redirection(&call.method, &response) {
                 redirects += 1;

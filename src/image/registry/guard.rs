@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,19 @@ pub(super) struct Guard {
     /// The name under which one logs in.
     account: String,
     state: Mutex<State>,
+    /// The generation under which a request was let through last.
+    worked: AtomicU64,
+}
+
+/// What became of a challenge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// There is nothing to answer with.
+    Not,
+    /// Another request has answered it meanwhile.
+    ByAnother,
+    /// There is a new header.
+    Anew,
 }
 
 struct State {
@@ -59,7 +73,7 @@ impl Guard {
             _ => None,
         };
         let state = State { generation: 0, header, renewal: None, scopes: scope.into_iter().collect() };
-        Guard { origin, credential, account: account.to_owned(), state: Mutex::new(state) }
+        Guard { origin, credential, account: account.to_owned(), state: Mutex::new(state), worked: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -98,12 +112,27 @@ impl Guard {
         Ok((state.header.clone(), state.generation))
     }
 
-    /// Answers the challenges of a response with status 401 to a request of `generation`. `false` when there
-    /// is nothing to answer with.
-    pub(super) fn answer(&self, transport: &Transport, headers: &HeaderMap, generation: u64) -> Result<bool, Trouble> {
+    /// Remembers that a request of `generation` was let through.
+    pub(super) fn worked(&self, generation: u64) {
+        self.worked.fetch_max(generation, Ordering::Relaxed);
+    }
+
+    /// Answers the challenges of a response with status 401 to a request of `generation`. `again` when the header of
+    /// that generation is the answer to such a response: it is worth another one only if it worked for others, who
+    /// then may have used it up.
+    pub(super) fn answer(
+        &self,
+        transport: &Transport,
+        headers: &HeaderMap,
+        generation: u64,
+        again: bool,
+    ) -> Result<Answered, Trouble> {
         let mut state = self.lock();
         if state.generation != generation {
-            return Ok(true);
+            return Ok(Answered::ByAnother);
+        }
+        if again && self.worked.load(Ordering::Relaxed) < generation {
+            return Ok(Answered::Not);
         }
         let challenges: Vec<Challenge> = headers
             .get_all("www-authenticate")
@@ -114,17 +143,17 @@ impl Guard {
             .collect();
         let of = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
         if matches!(self.credential, Some(Credential::Bearer(_))) {
-            return Ok(false);
+            return Ok(Answered::Not);
         }
         if let Some(bearer) = of("bearer") {
             self.fetch(transport, &mut state, bearer.clone())?;
-            return Ok(true);
+            return Ok(Answered::Anew);
         }
         match (&self.credential, of("basic")) {
             (Some(Credential::Password { user, secret }), Some(_)) if state.header.is_none() => {
                 state.header = Some(basic(user, secret));
                 state.generation += 1;
-                Ok(true)
+                Ok(Answered::Anew)
             }
             (None, Some(_)) => Err(Trouble {
                 status: Some(401),
@@ -133,7 +162,7 @@ impl Guard {
                     .with_hint(format!("log in first: mydocker login {}", self.account))
                     .into()
             }),
-            _ => Ok(false),
+            _ => Ok(Answered::Not),
         }
     }
 

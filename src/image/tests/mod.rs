@@ -1,6 +1,7 @@
 //! Tests of the image store, on archives that are made here, member by member.
 
 mod changes;
+mod commit_random;
 mod formats;
 mod jail;
 mod layer;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::image::oci::digest::Digest;
 
@@ -94,22 +94,34 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    /// `script` makes the lower directory.
+    /// `script` makes the lower directory, `lower`.
     pub(super) fn new(script: &str) -> Overlay {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["lower", "upper", "work", "merged"] {
+        let lower = dir.path().join("lower");
+        fs::create_dir(&lower).unwrap();
+        shell(&lower, script);
+        Overlay::mounted(dir, &[lower])
+    }
+
+    /// Over the directories `lowers`, the topmost first.
+    pub(super) fn over(lowers: &[PathBuf]) -> Overlay {
+        Overlay::mounted(tempfile::tempdir().unwrap(), lowers)
+    }
+
+    fn mounted(dir: tempfile::TempDir, lowers: &[PathBuf]) -> Overlay {
+        for name in ["upper", "work", "merged"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        shell(&dir.path().join("lower"), script);
+        let lowers: Vec<String> = lowers.iter().map(|lower| lower.display().to_string()).collect();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let options = format!("lowerdir={},upperdir={},workdir={}", path("lower"), path("upper"), path("work"));
+        let options = format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), path("upper"), path("work"));
         let options = std::ffi::CString::new(options).unwrap();
         let none = rustix::mount::MountFlags::empty();
         rustix::mount::mount("overlay", dir.path().join("merged"), "overlay", none, options.as_c_str()).unwrap();
         Overlay { dir }
     }
 
-    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 

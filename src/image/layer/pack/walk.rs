@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fgetxattr, flistxattr, fstat, major, minor, openat2,
-    readlinkat, statat,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, fgetxattr, flistxattr, fstat, lgetxattr, llistxattr,
+    major, minor, openat2, readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -169,7 +169,7 @@ impl<'a> Walk<'a> {
 
     fn directory(&mut self, directory: OwnedFd, base: usize) -> Result<()> {
         let stat = fstat(&directory)?;
-        let attributes = self.attributes(directory.as_fd())?;
+        let attributes = self.attributes(&Attributed::Open(directory.as_fd()))?;
         self.path.push(b'/');
         self.archive
             .header(&Entry { name: &self.path, kind: b'5', xattrs: &attributes.packed, ..entry(&stat) })
@@ -237,25 +237,25 @@ impl<'a> Walk<'a> {
         if self.linked(&stat)? {
             return Ok(());
         }
-        let device = (major(stat.st_rdev), minor(stat.st_rdev));
-        let entry = match kind {
-            FileType::Symlink => {
-                let target = readlinkat(self.here(), name, Vec::new())?.into_bytes();
-                return self
-                    .archive
-                    .header(&Entry { name: &self.path, kind: b'2', link: &target, ..entry(&stat) })
-                    .context("write archive");
-            }
-            FileType::CharacterDevice => Entry { kind: b'3', device, ..entry(&stat) },
-            FileType::BlockDevice => Entry { kind: b'4', device, ..entry(&stat) },
-            FileType::Fifo => Entry { kind: b'6', ..entry(&stat) },
+        let kind = match kind {
+            FileType::Symlink => b'2',
+            FileType::CharacterDevice => b'3',
+            FileType::BlockDevice => b'4',
+            FileType::Fifo => b'6',
             // A directory now: whoever puts one there meanwhile gets it into the next archive.
             _ => {
                 self.warn("it was replaced while the archive was written");
                 return Ok(());
             }
         };
-        self.archive.header(&Entry { name: &self.path, ..entry }).context("write archive")
+        let link = if kind == b'2' { readlinkat(self.here(), name, Vec::new())?.into_bytes() } else { Vec::new() };
+        let device =
+            if matches!(kind, b'3' | b'4') { (major(stat.st_rdev), minor(stat.st_rdev)) } else { Default::default() };
+        let attributes = self.attributes(&Attributed::named(self.here(), name))?;
+        let xattrs = &attributes.packed;
+        self.archive
+            .header(&Entry { name: &self.path, kind, link: &link, device, xattrs, ..entry(&stat) })
+            .context("write archive")
     }
 
     fn file(&mut self, file: &File) -> Result<()> {
@@ -267,7 +267,7 @@ impl<'a> Walk<'a> {
         if self.linked(&stat)? {
             return Ok(());
         }
-        let attributes = self.attributes(file.as_fd())?;
+        let attributes = self.attributes(&Attributed::Open(file.as_fd()))?;
         let size = u64::try_from(stat.st_size).unwrap_or_default();
         self.archive
             .header(&Entry { name: &self.path, kind: b'0', size, xattrs: &attributes.packed, ..entry(&stat) })
@@ -303,13 +303,14 @@ impl<'a> Walk<'a> {
     }
 
     /// The attributes that go into a layer: a user's own, capabilities and access lists.
-    fn attributes(&self, file: BorrowedFd<'_>) -> Result<Attributes> {
+    fn attributes(&self, file: &Attributed<'_>) -> Result<Attributes> {
         let mut attributes = Attributes::default();
         let mut names = vec![0; 1024];
         let length = loop {
-            match flistxattr(file, &mut names[..]) {
+            match file.list(&mut names[..]) {
                 Ok(length) => break length,
-                Err(Errno::OPNOTSUPP) => return Ok(attributes),
+                // It went meanwhile, or its file system has none.
+                Err(Errno::NOENT | Errno::OPNOTSUPP) => return Ok(attributes),
                 // The kernel gives at most 64 KiB (xattr(7)).
                 Err(Errno::RANGE) if names.len() < 128 << 10 => names.resize(names.len() * 2, 0),
                 Err(error) => return Err(error).context("list attributes"),
@@ -320,7 +321,7 @@ impl<'a> Walk<'a> {
         for name in names {
             if matches!(self.view, View::Upper(_)) && name.starts_with(b"trusted.overlay.") {
                 match &name[b"trusted.overlay.".len()..] {
-                    b"opaque" => attributes.opaque = value(file, name)?.is_some_and(|value| value == b"y"),
+                    b"opaque" => attributes.opaque = file.value(name)?.is_some_and(|value| value == b"y"),
                     b"redirect" | b"metacopy" => {
                         let message =
                             "the overlay was mounted with redirect_dir or metacopy: its changes make no layer";
@@ -335,7 +336,7 @@ impl<'a> Walk<'a> {
             } else if (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
                 || matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
             {
-                attributes.packed.extend(value(file, name)?.map(|value| (name.to_vec(), value)));
+                attributes.packed.extend(file.value(name)?.map(|value| (name.to_vec(), value)));
             }
         }
         Ok(attributes)
@@ -349,18 +350,45 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The value of an attribute; `None` when it is gone.
-fn value(file: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>> {
-    let mut value = vec![0; 256];
-    loop {
-        match fgetxattr(file, name, &mut value[..]) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(Some(value));
+/// A file whose attributes are read.
+enum Attributed<'a> {
+    Open(BorrowedFd<'a>),
+    /// By a path: what is no file and no directory is not opened.
+    Named(Vec<u8>),
+}
+
+impl Attributed<'_> {
+    /// There is no getxattrat before Linux 6.13: the directory through its descriptor, the last component not followed.
+    fn named(directory: BorrowedFd<'_>, name: &[u8]) -> Self {
+        let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name);
+        Attributed::Named(path)
+    }
+
+    fn list(&self, names: &mut [u8]) -> rustix::io::Result<usize> {
+        match self {
+            Attributed::Open(file) => flistxattr(file, names),
+            Attributed::Named(path) => llistxattr(&path[..], names),
+        }
+    }
+
+    /// The value of an attribute; `None` when it is gone.
+    fn value(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut value = vec![0; 256];
+        loop {
+            let length = match self {
+                Attributed::Open(file) => fgetxattr(file, name, &mut value[..]),
+                Attributed::Named(path) => lgetxattr(&path[..], name, &mut value[..]),
+            };
+            match length {
+                Ok(length) => {
+                    value.truncate(length);
+                    return Ok(Some(value));
+                }
+                Err(Errno::NOENT | Errno::NODATA) => return Ok(None),
+                Err(Errno::RANGE) if value.len() < 128 << 10 => value.resize(value.len() * 2, 0),
+                Err(error) => return Err(error).with_context(|| format!("read attribute {}", shown(name))),
             }
-            Err(Errno::NODATA) => return Ok(None),
-            Err(Errno::RANGE) if value.len() < 128 << 10 => value.resize(value.len() * 2, 0),
-            Err(error) => return Err(error).with_context(|| format!("read attribute {}", shown(name))),
         }
     }
 }
