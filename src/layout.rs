@@ -17,7 +17,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::container::ContainerId;
+use crate::id::ContainerId;
 
 /// The data root of an installation without `--root`.
 pub const DEFAULT_ROOT: &str = "/var/lib/mydocker";

@@ -5,11 +5,11 @@
 //! L4 engine       engine                             the only place that knows all mechanisms
 //! L3 record       container                          what a container is, on disk
 //! L2 mechanisms   runtime  cgroup  net  image  storage   never import each other (runtime may use cgroup)
-//! L1 base         error  layout  store  settings
+//! L1 base         error  layout  store  settings  id
 //! L0 kernel       sys                                all `unsafe` and raw syscalls
 //! ```
 //!
-//! Imports go down only; `tests/architecture.rs` holds that. `docs/architecture.md` walks through
+//! Imports go down only and never in circles; `tests/architecture` holds that. `docs/architecture.md` walks through
 //! one `run` from argv to exec.
 
 pub mod cgroup;
@@ -17,6 +17,7 @@ pub mod cli;
 pub mod container;
 pub mod engine;
 pub mod error;
+pub mod id;
 pub mod image;
 pub mod layout;
 pub mod net;

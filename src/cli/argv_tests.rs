@@ -16,7 +16,7 @@ pub(super) fn words(line: &str) -> Vec<String> {
 }
 
 pub(super) fn parse(spec: &Spec, words: Vec<String>) -> anyhow::Result<ArgMatches> {
-    spec::parse(spec, spec.name, words)
+    crate::cli::parse::parse(spec, spec.name, words)
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -4,7 +4,7 @@ use super::output::Refusal;
 use super::spec::Spec;
 use super::{
     commit, container, doctor, events, exec, export, image, import, inspect, load, logs, network, port, prune, ps,
-    registry, resources, run, save, stats, system, top, transfer, usage, why,
+    registry, run, save, stats, system, system_prune, top, transfer, update, usage, why,
 };
 
 /// A command under one of its words.
@@ -68,7 +68,7 @@ pub(super) static FLAT: &[Entry] = &[
     entry(&["tag"], &image::TAG),
     entry(&["top"], &top::TOP),
     entry(&["unpause"], &container::UNPAUSE),
-    entry(&["update"], &resources::UPDATE),
+    entry(&["update"], &update::UPDATE),
     entry(&["wait"], &container::WAIT),
     entry(&["why"], &why::WHY),
 ];
@@ -101,7 +101,7 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["stop"], &container::STOP),
             entry(&["top"], &top::TOP),
             entry(&["unpause"], &container::UNPAUSE),
-            entry(&["update"], &resources::UPDATE),
+            entry(&["update"], &update::UPDATE),
             entry(&["wait"], &container::WAIT),
             entry(&["why"], &why::WHY),
         ],
@@ -145,7 +145,7 @@ pub(super) static GROUPS: &[Group] = &[
             entry(&["doctor"], &doctor::DOCTOR),
             entry(&["events"], &events::EVENTS),
             entry(&["info"], &system::INFO),
-            entry(&["prune"], &prune::SYSTEM_PRUNE),
+            entry(&["prune"], &system_prune::SYSTEM_PRUNE),
             entry(&["version"], &system::VERSION),
         ],
     },

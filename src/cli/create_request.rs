@@ -14,7 +14,7 @@ use super::{device, health, networking, quantity, resources, security};
 use crate::container::{ExtraHost, HOST_GATEWAY, LogOptions, Mount, RestartPolicy, Streams, Tmpfs};
 use crate::engine::request::{CreateRequest, PullPolicy};
 use crate::error::Failure;
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 
 /// What the caller's surroundings contribute.
 pub(super) struct Surroundings<'a> {

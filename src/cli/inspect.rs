@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use super::output::{self, Codes, Refusal};
 use super::spec::{self, Arity, Spec, invalid};
-use super::{Session, image, template};
+use super::{Session, platform, template};
 use crate::engine::Engine;
 use crate::engine::images::ImageView;
 use crate::engine::network::NetworkView;
 use crate::engine::query::ContainerView;
 use crate::error::{Class, Failure};
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 
 pub(super) static INSPECT: Spec = Spec {
     name: "inspect",
@@ -122,7 +122,7 @@ pub(super) fn inspect(session: &Session, matches: &ArgMatches, kinds: &[Kind]) -
     let has = |flag: &str| matches.try_contains_id(flag).is_ok();
     let wish = Wish {
         size: has("size") && spec::is_set(matches, "size"),
-        platform: if has("platform") { image::platform(matches)? } else { None },
+        platform: if has("platform") { platform::read(matches)? } else { None },
     };
     let engine = session.engine()?;
     let mut found = Vec::new();

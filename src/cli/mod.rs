@@ -34,6 +34,8 @@ mod natural;
 mod network;
 mod networking;
 mod output;
+mod parse;
+mod platform;
 mod port;
 mod progress;
 mod prune;
@@ -49,11 +51,13 @@ mod security;
 mod spec;
 mod stats;
 mod system;
+mod system_prune;
 mod table;
 mod template;
 mod timeline;
 mod top;
 mod transfer;
+mod update;
 mod usage;
 mod why;
 
@@ -132,7 +136,7 @@ fn not_utf8(index: usize, raw: &OsString) -> Refusal {
 
 /// Parses the global options, finds the command, runs it.
 fn dispatch(arguments: Vec<String>) -> i32 {
-    let matches = match spec::parse(&GLOBAL, "", arguments) {
+    let matches = match parse::parse(&GLOBAL, "", arguments) {
         Ok(matches) => matches,
         Err(error) => return output::fail(&error, "", output::Codes::Plain),
     };
@@ -170,7 +174,7 @@ fn execute(session: &Session, words: Vec<String>) -> i32 {
         catalog::Found::Group(group) => output::finish(help::print_group(group), group.name),
         catalog::Found::Command { spec, path, rest } => {
             let codes = output::Codes::of(spec.name);
-            let matches: ArgMatches = match spec::parse(spec, &path, rest.to_vec()) {
+            let matches: ArgMatches = match parse::parse(spec, &path, rest.to_vec()) {
                 Ok(matches) => matches,
                 Err(error) => return output::fail(&error, &path, codes),
             };

@@ -8,9 +8,11 @@ use jiff::tz::TimeZone;
 use super::output::Refusal;
 use super::output::{self, Codes};
 use super::spec::{self, Arity, Spec};
+use super::table::{cut, short_id};
 use super::template::{self, Format, Row};
-use super::{Session, image, publish, quantity};
-use crate::engine::query::{ContainerSummary, Filter, ListRequest, MountSummary, wording};
+use super::{Session, publish, quantity};
+use crate::engine::query::{ContainerSummary, Filter, ListRequest, MountSummary};
+use crate::engine::wording;
 
 pub(super) static PS: Spec = Spec {
     name: "ps",
@@ -104,7 +106,7 @@ pub(super) fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -
     let command = words.join(" ");
     let command = if container.created.is_none() { String::new() } else { quote(&cut(&command, 20, shorten)) };
     let by_id = container.image == container.image_id;
-    let image = if by_id { image::short_id(&container.image, shorten) } else { container.image.clone() };
+    let image = if by_id { short_id(&container.image, shorten) } else { container.image.clone() };
     let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mounts: Vec<String> = container.mounts.iter().map(|mount| cut(&mount.name, 15, shorten)).collect();
     let volumes = container.mounts.iter().filter(|mount: &&MountSummary| mount.volume).count();
@@ -133,14 +135,6 @@ pub(super) fn row(container: &ContainerSummary, now: Timestamp, shorten: bool) -
         .with("Pid", container.pid.map(|pid| pid.to_string()).unwrap_or_default())
         .with("IP", addresses.join(","))
         .with_labels(&container.labels)
-}
-
-/// At most so many characters, the last of them an ellipsis when something is left out.
-pub(super) fn cut(text: &str, limit: usize, shorten: bool) -> String {
-    if !shorten || text.chars().count() <= limit {
-        return text.to_owned();
-    }
-    text.chars().take(limit - 1).chain(['…']).collect()
 }
 
 /// As Go's strconv.Quote: in quotes, with what does not print escaped.

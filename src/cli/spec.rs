@@ -1,4 +1,4 @@
-//! How a command is described, and how its words are parsed: clap with pflag's habits.
+//! How a command is described, and its flags read: clap with pflag's habits.
 //!
 //! What Docker's parser (pflag) does and clap does not by itself: a switch takes `=true` and
 //! `=false`; the last of a repeated single-valued flag wins; a flag's value may begin with a dash;
@@ -6,11 +6,10 @@
 
 use anyhow::Result;
 use clap::builder::ValueRange;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::Session;
 use super::output::Refusal;
-use super::{Session, legacy};
 
 /// How many operands a command takes.
 #[derive(Debug, Clone, Copy)]
@@ -142,43 +141,6 @@ pub(super) fn command(spec: &Spec) -> Command {
     let help = if taken { help } else { help.short_alias('h') };
     let operands = Arg::new(OPERANDS).action(ArgAction::Append).num_args(0..).trailing_var_arg(spec.raw_operands);
     command.arg(help).arg(operands)
-}
-
-/// Parses the words after a command. `path` is how the user named it (`container run`).
-pub(super) fn parse(spec: &Spec, path: &str, words: Vec<String>) -> Result<ArgMatches> {
-    let mut command = command(spec);
-    // Only commands that carry another command begin with an image.
-    let first = if spec.raw_operands { legacy::FirstOperand::Image } else { legacy::FirstOperand::Other };
-    let words = if spec.legacy_options { legacy::rewrite(&command, spec.unsupported, first, words) } else { words };
-    command.try_get_matches_from_mut(words).map_err(|error| refusal(&error, spec, path).into())
-}
-
-/// Says in one line what clap found wrong.
-fn refusal(error: &clap::Error, spec: &Spec, path: &str) -> Refusal {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.first().cloned().unwrap_or_default(),
-        _ => String::new(),
-    };
-    let whole = context(ContextKind::InvalidArg);
-    let flag = whole.split([' ', '[', '=']).next().unwrap_or_default();
-    let value = context(ContextKind::InvalidValue);
-    let message = match error.kind() {
-        ErrorKind::UnknownArgument if spec.unsupported.contains(&flag) => format!("flag {flag} is not supported yet"),
-        ErrorKind::UnknownArgument => {
-            let near = context(ContextKind::SuggestedArg);
-            let near = near.split([' ', '[']).next().unwrap_or_default();
-            let tip = if near.is_empty() { String::new() } else { format!(" (did you mean {near}?)") };
-            format!("unknown flag: {flag}{tip}")
-        }
-        ErrorKind::ValueValidation => {
-            let why = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
-            format!("invalid argument {value:?} for {flag} flag{why}")
-        }
-        _ if value.is_empty() && !flag.is_empty() => format!("flag needs an argument: {flag}"),
-        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-    };
-    Refusal::usage(message, path)
 }
 
 /// Whether a switch is on.

@@ -32,6 +32,20 @@ fn columns(rows: &[Vec<String>], width: u16) -> String {
     text
 }
 
+/// At most so many characters, the last of them an ellipsis when something is left out.
+pub(super) fn cut(text: &str, limit: usize, shorten: bool) -> String {
+    if !shorten || text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit - 1).chain(['…']).collect()
+}
+
+/// An id as listings show it.
+pub(super) fn short_id(id: &str, shorten: bool) -> String {
+    let digits = id.strip_prefix("sha256:").unwrap_or(id);
+    if shorten { digits.chars().take(12).collect() } else { id.to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

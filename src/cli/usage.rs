@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::output::printable;
 use super::quantity::{human_size, human_sum};
 use super::spec::{self, Arity, Spec};
+use super::table::short_id;
 use super::template::{self, Format, Row};
 use super::{Session, image, output, ps};
 use crate::engine::usage::{ContainerUsage, DiskUsage, ImageUsage, VolumeUsage};
@@ -153,7 +154,7 @@ fn sections(usage: &DiskUsage, now: Timestamp) -> Result<String> {
     let mut text = String::from("Images space usage:\n\n");
     let mut images = images(usage, now);
     for image in &mut images {
-        image["ID"] = image::short_id(image["ID"].as_str().unwrap_or_default(), true).into();
+        image["ID"] = short_id(image["ID"].as_str().unwrap_or_default(), true).into();
     }
     text.push_str(&template::render(&table(IMAGE_TABLE), IMAGE_HEADERS, &rows(images, IMAGE_HEADERS))?);
     text.push_str("\nContainers space usage:\n\n");

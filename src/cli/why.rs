@@ -11,7 +11,8 @@ use serde_json::json;
 use super::output::{self, printable};
 use super::spec::{self, Arity, Spec};
 use super::{Session, exit_words, inspect, template};
-use crate::engine::query::{Cause, Why, wording};
+use crate::engine::query::{Cause, Why};
+use crate::engine::wording;
 
 pub(super) static WHY: Spec = Spec {
     name: "why",

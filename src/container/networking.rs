@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::{Config, NetworkMode};
 use serde::{Deserialize, Serialize};
 
 pub use crate::net::{Endpoint, MacAddress, Protocol, Published};
@@ -121,4 +122,11 @@ pub struct Link {
     pub container: String,
     /// What this one calls it.
     pub alias: String,
+}
+
+impl Config {
+    /// Whether it is connected to networks when it runs.
+    pub fn is_networked(&self) -> bool {
+        self.namespaces.network == NetworkMode::Networks && !self.networking.attachments.is_empty()
+    }
 }

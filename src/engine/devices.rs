@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceType};
 
-use super::create::absolute;
+use super::absolute::absolute;
 use super::request::CreateRequest;
 use crate::container::{Config, DeviceMapping};
 use crate::error::Failure;

@@ -26,7 +26,7 @@ use crate::runtime::spawn::{self, Birth, Prepared, Started};
 use crate::runtime::{Launch, StartFailure};
 use crate::sys::process::Fork;
 use crate::sys::tty::{self, RawMode};
-use crate::sys::{fd, process};
+use crate::sys::{fd, process, program};
 
 impl Engine {
     /// Runs a command inside; its exit code, or 0 when it runs on without the caller (`-d`, or the
@@ -95,7 +95,7 @@ impl Entry {
 
     /// Clones the newcomer, which waits for its plan.
     pub(super) fn prepare(&self, record: &Record, streams: [BorrowedFd<'_>; 3]) -> Result<Prepared> {
-        let program = process::own_program().context("open our own program")?;
+        let program = program::own_program().context("open our own program")?;
         let prepare = |directory: Option<OwnedFd>| {
             spawn::prepare(&Birth {
                 name: &record.config.name,

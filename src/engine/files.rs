@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 
-use super::network::resolve::is_networked;
 use crate::container::{Config, Endpoint, HOST_GATEWAY, NetworkMode};
 use crate::layout::Layout;
 use crate::net::dns;
@@ -76,7 +75,7 @@ pub fn resolv_conf(host: &str, config: &Config) -> String {
         lines.filter(|words| words.first() == Some(&keyword)).map(|words| words[1..].to_vec()).collect()
     };
     let mut text = String::new();
-    if is_networked(config) {
+    if config.is_networked() {
         text.push_str(&format!("nameserver {}\n", dns::ADDRESS));
     } else if dns.servers.is_empty() {
         for server in words("nameserver").iter().filter_map(|words| words.first()) {
@@ -102,7 +101,7 @@ pub fn resolv_conf(host: &str, config: &Config) -> String {
         list => list.iter().map(String::as_str).collect(),
     };
     // Names of containers have no dots: they are asked for as they are before any search domain.
-    if is_networked(config) && !options.iter().any(|option| option.starts_with("ndots:")) {
+    if config.is_networked() && !options.iter().any(|option| option.starts_with("ndots:")) {
         options.push("ndots:0");
     }
     if !options.is_empty() {

@@ -3,6 +3,7 @@
 //! Front ends hold an [`Engine`] and hand it the plain structs of [`request`]; what comes back are
 //! typed values for them to render. The engine prints nothing and knows no command line.
 
+mod absolute;
 pub mod create;
 mod detach;
 pub mod devices;
@@ -17,6 +18,7 @@ pub mod logs;
 mod lower;
 mod lower_resources;
 pub mod network;
+mod pattern;
 mod pause;
 mod pipes;
 pub mod prune;
@@ -31,6 +33,7 @@ pub mod supervise;
 mod update;
 pub mod usage;
 mod wire;
+pub mod wording;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;

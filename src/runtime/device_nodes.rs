@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 
+use super::call::Call;
 use super::plan::DeviceNode;
-use super::rootfs::{Call, Root, split};
+use super::rootfs::{Root, split};
 use crate::error::Failure;
 
 impl Root {

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use rustix::fs::{Gid, Uid};
 use rustix::process::{Resource, Rlimit};
 
+use super::call::Call;
 use super::capabilities::{self, Privilege};
 use super::plan::ResourceLimit;
-use super::rootfs::{Call, Root};
+use super::rootfs::Root;
 use super::user::{self, Identity};
 use crate::error::{Class, Failure};
 use crate::sys::fd;

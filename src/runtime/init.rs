@@ -13,9 +13,10 @@ use rustix::process::DumpableBehavior;
 use rustix::pty::OpenptFlags;
 use rustix::thread::LinkNameSpaceType;
 
+use super::call::{Call, CallFailed};
 use super::diagnose::Lookup;
 use super::plan::{InitPlan, Step};
-use super::rootfs::{Call, CallFailed, Root};
+use super::rootfs::Root;
 use super::user::Identity;
 use super::{
     GATE_DESCRIPTOR, PLAN_DESCRIPTOR, REPORT_DESCRIPTOR, Report, StartFailure, StepTime, TARGET_DESCRIPTOR, copy_up,

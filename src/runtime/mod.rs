@@ -19,6 +19,7 @@
 //! init exits without having done anything. End of file before `Ready` or `Failed` means that init
 //! was killed.
 
+mod call;
 pub mod capabilities;
 pub mod copy_up;
 mod device_nodes;

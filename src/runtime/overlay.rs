@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::Overlay;
-use super::rootfs::{Call, CallFailed};
+use super::call::{Call, CallFailed};
 use crate::error::Failure;
 
 /// Linux 6.7 was the first with `lowerdir+`.

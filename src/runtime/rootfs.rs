@@ -13,50 +13,15 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags}
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
+use super::call::Call;
 use super::plan::{BindMount, FilesystemMount};
 use super::{Overlay, overlay};
-use crate::error::{Failure, without_numbers};
+use crate::error::Failure;
 use crate::sys::mount::{self, ATTR_RDONLY, Attributes};
 
 /// Magic numbers of statfs(2).
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 const SYSFS_MAGIC: i64 = 0x6265_6572;
-
-/// A failed system call with its name, for `--explain`; reads as the bare reason.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", describe(*.errno))]
-pub struct CallFailed {
-    /// The system call.
-    pub call: &'static str,
-    /// Its error number.
-    pub errno: i32,
-}
-
-fn describe(errno: i32) -> String {
-    let text = std::io::Error::from_raw_os_error(errno).to_string();
-    // The reason alone, lower case.
-    let text = without_numbers(&text);
-    let mut characters = text.chars();
-    characters.next().map(|c| c.to_lowercase().chain(characters).collect()).unwrap_or_default()
-}
-
-/// Names the system call of a result.
-pub trait Call<T> {
-    /// The same result, knowing which call failed.
-    fn call(self, name: &'static str) -> Result<T, CallFailed>;
-}
-
-impl<T> Call<T> for rustix::io::Result<T> {
-    fn call(self, name: &'static str) -> Result<T, CallFailed> {
-        self.map_err(|errno| CallFailed { call: name, errno: errno.raw_os_error() })
-    }
-}
-
-impl<T> Call<T> for std::io::Result<T> {
-    fn call(self, name: &'static str) -> Result<T, CallFailed> {
-        self.map_err(|error| CallFailed { call: name, errno: error.raw_os_error().unwrap_or(libc::EIO) })
-    }
-}
 
 /// The root of a container in the making.
 #[derive(Debug)]

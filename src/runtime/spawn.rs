@@ -21,7 +21,7 @@ use crate::sys::process::{self, Child, Spawn};
 pub struct Birth<'a> {
     /// Shown by `ps`: `mydocker: init NAME` until the command takes over.
     pub name: &'a str,
-    /// The program, from [`process::own_program`].
+    /// The program, from [`crate::sys::program::own_program`].
     pub program: BorrowedFd<'a>,
     /// `CLONE_NEW*` flags.
     pub namespaces: u64,

@@ -15,6 +15,7 @@ mod netlink_request;
 pub mod network;
 pub mod process;
 pub mod procfs;
+pub mod program;
 pub mod random;
 pub mod signal;
 pub mod tree;

@@ -5,13 +5,12 @@ use clap::ArgMatches;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::list::short_id;
-use crate::cli::ps::cut;
 use crate::cli::spec::{self, Arity, Spec};
+use crate::cli::table::{cut, short_id};
 use crate::cli::template::{self, Format, Row};
-use crate::cli::{Session, output, quantity};
+use crate::cli::{Session, output, platform, quantity};
 use crate::engine::images::HistoryEntry;
-use crate::engine::query::wording;
+use crate::engine::wording;
 
 pub(in crate::cli) static HISTORY: Spec = Spec {
     name: "history",
@@ -60,7 +59,7 @@ struct Style {
 
 fn history(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let reference = spec::operands(matches).into_iter().next().unwrap_or_default();
-    let platform = super::platform(matches)?;
+    let platform = platform::read(matches)?;
     let style = Style { human: spec::is_set_or(matches, "human", true), shorten: !spec::is_set(matches, "no-trunc") };
     let format = match spec::is_set(matches, "quiet") {
         true => Format::Raw("{{.ID}}".to_owned()),

@@ -10,10 +10,11 @@ use jiff::tz::TimeZone;
 use super::tree;
 use crate::cli::output::{self, Refusal};
 use crate::cli::spec::{self, Arity, Spec};
+use crate::cli::table::short_id;
 use crate::cli::template::{self, Format, Row};
 use crate::cli::{Session, instant, quantity};
 use crate::engine::images::{ImageFilter, ImageListRequest, ImageSummary, ListedImage};
-use crate::engine::query::wording;
+use crate::engine::wording;
 
 pub(in crate::cli) static IMAGES: Spec = Spec {
     name: "images",
@@ -166,12 +167,6 @@ pub(in crate::cli) fn names(image: &ImageSummary, digests: Digests) -> Vec<Name>
 /// Repository and tag of a reference. The colon of a port (`host:5000/a`) is no tag's.
 fn split(reference: &str) -> (&str, &str) {
     reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((reference, NONE))
-}
-
-/// An id as listings show it.
-pub(in crate::cli) fn short_id(id: &str, shorten: bool) -> String {
-    let digits = id.strip_prefix("sha256:").unwrap_or(id);
-    if shorten { digits.chars().take(12).collect() } else { id.to_owned() }
 }
 
 /// When an image was built, as a distance from now and as a time.

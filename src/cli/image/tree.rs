@@ -1,10 +1,9 @@
 //! `images --tree`: each image with its layers, lowest first.
 
 use crate::cli::output::printable;
+use crate::cli::table::short_id;
 use crate::cli::{quantity, table};
 use crate::engine::images::ListedImage;
-
-use super::list::short_id;
 
 /// The whole tree.
 pub(super) fn render(images: &[ListedImage]) -> String {

@@ -13,7 +13,7 @@ use crate::image::Store;
 use crate::image::archive::{Choice, Loaded};
 pub use crate::image::archive::{Form, SaveRequest};
 use crate::image::edit::{Document, Step};
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 use crate::image::oci::reference::Reference;
 
 /// Where an archive comes from.

@@ -17,7 +17,7 @@ use crate::engine::lifecycle::signal_number;
 use crate::engine::{Engine, health};
 use crate::error::Failure;
 use crate::image::edit::{self, Change, Document, Step};
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 use crate::image::oci::reference::Reference;
 use crate::image::{Defaults, Store};
 use crate::runtime::spec::DEFAULT_PATH;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{check_platform, no_such_image};
 use crate::engine::Engine;
 use crate::image::Store;
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 
 /// A step of an image's making.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

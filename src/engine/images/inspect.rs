@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{check_platform, no_such_image};
 use crate::engine::Engine;
 use crate::image::Store;
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Serialize)]

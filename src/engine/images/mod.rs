@@ -20,7 +20,7 @@ use super::Engine;
 use crate::error::Failure;
 use crate::image::Store;
 pub use crate::image::Summary as ImageSummary;
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 use crate::image::oci::reference::Reference;
 pub use history::HistoryEntry;
 pub use inspect::ImageView;

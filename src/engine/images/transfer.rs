@@ -6,7 +6,7 @@ use super::super::request::PullPolicy;
 use super::Engine;
 use crate::engine::events::Kind;
 use crate::error::Failure;
-use crate::image::oci::manifest::Platform;
+use crate::image::oci::platform::Platform;
 use crate::image::oci::reference::Reference;
 use crate::image::registry::{Access, Accounts, Registry};
 use crate::image::transfer::progress::Progress;

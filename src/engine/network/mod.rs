@@ -1,6 +1,7 @@
 //! Networks as users see them: made, listed, removed, joined and left. What a network is stands in
 //! [`crate::net`]; who uses it, and when it is made real, is decided here.
 
+pub(in crate::engine) mod claim;
 mod connect;
 mod create;
 pub(in crate::engine) mod plug;

@@ -16,6 +16,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
+use super::claim::Claim;
 use super::publish::port_mappings;
 use crate::container::handle as record;
 use crate::container::{Attachment, Config, ContainerId, NamespaceMode, NetworkMode, handle};
@@ -31,26 +32,6 @@ use crate::sys::random;
 
 /// Hardware address of a connection that has no other.
 const PLACEHOLDER: MacAddress = MacAddress([2, 0x42, 0, 0, 0, 1]);
-
-/// What a container has claimed and holds.
-#[derive(Debug, Default)]
-pub struct Claim {
-    /// Its connections, to be recorded.
-    pub endpoints: Vec<Endpoint>,
-    /// Sockets that keep host ports from others.
-    pub held: Vec<OwnedFd>,
-    /// Things the user should know; not errors.
-    pub warnings: Vec<String>,
-    /// The network of each endpoint, and its bridge.
-    pub(super) networks: Vec<(Network, Option<u32>)>,
-}
-
-impl Claim {
-    /// Every network is internal: names of the outside are not looked up either (CVE-2024-29018).
-    pub fn is_internal(&self) -> bool {
-        self.networks.iter().all(|(network, _)| network.internal)
-    }
-}
 
 impl Engine {
     /// The networks' records.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::plug::Claim;
+use super::claim::Claim;
 use crate::container::{Config, PortMapping, handle};
 use crate::engine::Engine;
 use crate::error::Failure;

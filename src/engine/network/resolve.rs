@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::container::{Attachment, Config, ExposedPort, Link, NetworkMode, Networking, handle};
+use crate::container::{Attachment, ExposedPort, Link, NetworkMode, Networking, handle};
 use crate::engine::Engine;
 use crate::engine::request::CreateRequest;
 use crate::error::Failure;
@@ -141,9 +141,4 @@ pub(in crate::engine) fn exposed_ports(list: &[String]) -> Vec<ExposedPort> {
         Some(ExposedPort { port: port.parse().ok()?, protocol: protocol.parse().ok()? })
     };
     list.iter().filter_map(parse).collect()
-}
-
-/// Whether a container is connected to networks when it runs.
-pub(in crate::engine) fn is_networked(config: &Config) -> bool {
-    config.namespaces.network == NetworkMode::Networks && !config.networking.attachments.is_empty()
 }

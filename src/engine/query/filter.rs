@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 
 use super::PortSummary;
-use super::list::ContainerSummary;
-use super::pattern::Pattern;
+use super::summary::ContainerSummary;
 use crate::container::{HealthStatus, Protocol, handle};
 use crate::engine::Engine;
+use crate::engine::pattern::Pattern;
 use crate::image::Store;
 
 /// One `--filter`. Several of one kind are alternatives (labels: all must hold), kinds are combined.

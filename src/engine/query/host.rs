@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::list::{Condition, ListRequest};
+use super::{Condition, ListRequest};
 use crate::cgroup::{Cgroups, Mode};
 use crate::container::status::Status;
 use crate::engine::Engine;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::inspect_view::*;
+use super::networking::given;
 use super::{exit_code, health, networking};
 use crate::cgroup::Cgroups;
 use crate::container::handle::{self, Record};
@@ -126,11 +127,6 @@ pub(super) fn health_view(layout: &Layout, record: &Record) -> Option<HealthView
         failing_streak: health.failing_streak,
         log: health.log.into_iter().map(result).collect(),
     })
-}
-
-/// Docker's JSON has `null` for a list nobody gave.
-pub(super) fn given(list: &[String]) -> Option<Vec<String>> {
-    if list.is_empty() { None } else { Some(list.to_vec()) }
 }
 
 fn host_config(record: &Record) -> HostConfigView {

@@ -10,12 +10,11 @@ mod inspect;
 mod inspect_view;
 mod list;
 mod networking;
-pub(in crate::engine) mod pattern;
 mod size;
 mod stats;
+mod summary;
 mod top;
 mod why;
-pub mod wording;
 
 #[cfg(test)]
 mod tests;
@@ -32,10 +31,11 @@ use crate::container::status::Status;
 pub use filter::Filter;
 pub use host::{InfoView, PluginsView, ProgramView, VersionView};
 pub use inspect_view::*;
-pub use list::{Condition, ContainerSummary, ListRequest, Listing, MountSummary};
+pub use list::{ListRequest, Listing};
 pub use networking::PortSummary;
 pub use size::Size;
 pub use stats::{ContainerStats, FIRST_WINDOW, INTERVAL, Monitor, Reading, Round, StatsRequest};
+pub use summary::{Condition, ContainerSummary, MountSummary};
 pub use top::ProcessTable;
 pub use why::{Cause, End, SentSignal, Why};
 

@@ -183,7 +183,7 @@ fn asked(attachment: &Attachment) -> EndpointView {
             ipv4_address: attachment.ip.map(|address| address.to_string()),
             ipv6_address: attachment.ip6.map(|address| address.to_string()),
         }),
-        aliases: super::inspect::given(&attachment.aliases),
+        aliases: given(&attachment.aliases),
         mac_address: attachment.mac.map(|mac| mac.to_string()).unwrap_or_default(),
         driver_opts: (!options.is_empty()).then(|| options.clone()),
         gw_priority: attachment.gateway_priority,
@@ -209,5 +209,10 @@ fn fill(view: &mut EndpointView, endpoint: &Endpoint) {
     if let Some(address) = address(true) {
         (view.global_ipv6_address, view.global_ipv6_prefix_len) = (address.ip().to_string(), address.prefix());
     }
-    view.dns_names = super::inspect::given(&endpoint.names);
+    view.dns_names = given(&endpoint.names);
+}
+
+/// Docker's JSON has `null` for a list nobody gave.
+pub(super) fn given(list: &[String]) -> Option<Vec<String>> {
+    if list.is_empty() { None } else { Some(list.to_vec()) }
 }

@@ -17,14 +17,13 @@ use crate::engine::Engine;
 use crate::engine::logs::LogWriter;
 use crate::engine::lower::{self, Lowered};
 use crate::engine::network::plug;
-use crate::engine::network::resolve::is_networked;
 use crate::engine::{pipes::Pipes, resources};
 use crate::error::Failure;
 use crate::runtime::StartFailure;
 use crate::runtime::plan::{self, Plan};
 use crate::runtime::spawn::{self, Birth, Prepared, Started};
 use crate::sys::tty::Size;
-use crate::sys::{channel, process};
+use crate::sys::{channel, process, program};
 
 /// What a start is given: the first one, and those of the restart policy.
 pub(super) struct Start<'a> {
@@ -59,7 +58,7 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
         steps.time("lower to a spec", || lower::lower(layout, &config, &cgroups)).map_err(at("lower to a spec"))?;
     launch.terminal_size = size;
     launch.timed = steps.timed;
-    launch.await_network = is_networked(&config);
+    launch.await_network = config.is_networked();
 
     let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
     let place = resources::place(&config).map_err(at("make cgroup"))?;
@@ -76,7 +75,7 @@ pub(super) fn start(engine: &Engine, start: Start<'_>, steps: &mut Steps) -> Res
     let namespaces = plan::lower(&spec, &launch).map_err(at("plan"))?;
     let pipes = if config.process.tty { Pipes::none() } else { Pipes::new(config.process.open_stdin) }
         .map_err(at("make standard streams"))?;
-    let program = process::own_program().context("open our own program").map_err(at("open our own program"))?;
+    let program = program::own_program().context("open our own program").map_err(at("open our own program"))?;
     let birth_group = early.as_ref().map(Group::v2_dir_fd).transpose().map_err(at("open the cgroup"))?.flatten();
     let prepared = steps
         .time("clone init", || {
@@ -197,7 +196,7 @@ fn record_starting(container: &mut Locked, pid: i32) -> Result<()> {
 pub fn plan_as_data(engine: &Engine, config: &Config) -> Result<serde_json::Value> {
     let cgroups = Cgroups::detect()?;
     let Lowered { spec, mut launch, .. } = lower::lower(engine.layout(), config, &cgroups)?;
-    launch.await_network = is_networked(config);
+    launch.await_network = config.is_networked();
     let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
     let group = cgroups.group_with(&resources::place(config)?, &limits::extra_controllers(&limits));
     launch.cgroup_tasks = group.join_files();

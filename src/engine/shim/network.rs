@@ -11,7 +11,7 @@ use rustix::event::PollFlags;
 use super::Steps;
 use crate::container::handle::Locked;
 use crate::container::{Config, Endpoint, Link};
-use crate::engine::network::plug::Claim;
+use crate::engine::network::claim::Claim;
 use crate::engine::{Engine, files};
 use crate::net::dns::{self, Resolver, Servers, Settings, Upstream};
 use crate::net::names;

@@ -15,7 +15,7 @@ mod save;
 mod sources;
 mod write;
 
-use super::oci::manifest::Platform;
+use super::oci::platform::Platform;
 use index::Archive;
 
 pub use save::{Form, SaveRequest, Saved};

@@ -19,7 +19,8 @@ use crate::image::Store;
 use crate::image::layer::{recipe, stream};
 use crate::image::oci::config::ConfigFile;
 use crate::image::oci::digest::Digest;
-use crate::image::oci::manifest::{Descriptor, Manifest, Platform, media};
+use crate::image::oci::manifest::{Descriptor, Manifest, media};
+use crate::image::oci::platform::Platform;
 use crate::image::oci::reference::Reference;
 use crate::image::store::lease::Lease;
 

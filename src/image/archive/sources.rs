@@ -9,7 +9,8 @@ use super::index::{Archive, blob_name};
 use super::{Choice, annotation, is_layout};
 use crate::error::{Class, Failure};
 use crate::image::oci::digest::Digest;
-use crate::image::oci::manifest::{Descriptor, Document, Platform, choose, media, not_an_image};
+use crate::image::oci::manifest::{Descriptor, Document, choose, media, not_an_image};
+use crate::image::oci::platform::Platform;
 use crate::image::oci::reference::Reference;
 
 /// Indexes in indexes that are followed.

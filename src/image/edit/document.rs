@@ -42,7 +42,7 @@ pub struct Document {
 
 impl Document {
     /// The config of an image without layers, for this platform.
-    pub fn empty(platform: &crate::image::oci::manifest::Platform) -> Document {
+    pub fn empty(platform: &crate::image::oci::platform::Platform) -> Document {
         let mut root = Map::new();
         root.insert("architecture".into(), json!(platform.architecture));
         root.insert("os".into(), json!(platform.os));

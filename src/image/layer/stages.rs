@@ -8,8 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
-use super::stream::{self, Filled};
-use super::unpack::Compression;
+use super::stream::{self, Compression, Filled};
 use crate::image::oci::digest::Digest;
 
 /// Size of a chunk in bytes.

@@ -8,9 +8,19 @@ use anyhow::{Context, Result};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
-use super::unpack::Compression;
 use crate::error::Failure;
 use crate::image::oci::digest::Digest;
+
+/// How a layer was compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::image) enum Compression {
+    /// Not at all.
+    None,
+    /// gzip (RFC 1952).
+    Gzip,
+    /// zstd (RFC 8878).
+    Zstd,
+}
 
 /// Buffer size of every stream here, in bytes.
 const BUFFER: usize = 64 * 1024;

@@ -19,21 +19,10 @@ use sha2::{Digest as _, Sha256};
 pub(in crate::image) use super::apply::Retold;
 use super::apply::{self, Applied, Bytes, Limits};
 use super::stages::{self, CHUNK, Taken};
-use super::stream::{self, Filled};
+use super::stream::{self, Compression, Filled};
 use crate::image::oci::digest::Digest;
 use crate::store::create_private;
 use crate::sys::process::unmask_thread;
-
-/// How a layer was compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::image) enum Compression {
-    /// Not at all.
-    None,
-    /// gzip (RFC 1952).
-    Gzip,
-    /// zstd (RFC 8878).
-    Zstd,
-}
 
 /// Whether the compressed bytes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use super::manifest::Platform;
+use super::platform::{Platform, architecture};
 use crate::error::Failure;
 
 /// The largest config, manifest or index that is read, in bytes.
@@ -228,16 +228,6 @@ pub(in crate::image) enum Shell {
     Present,
     /// It has none: the user must name a command.
     Absent,
-}
-
-/// This machine's architecture, as image configs call it.
-pub(in crate::image) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        other => other,
-    }
 }
 
 /// Bytes of a config for the single layer `diff_id`, which came from the file `source`.

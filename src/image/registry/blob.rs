@@ -10,10 +10,10 @@ use ureq::BodyReader;
 use ureq::http::{Method, Response};
 
 use super::Registry;
+use super::body::ureq_error;
 use super::endpoint::Role;
 use super::exchange::{Call, Patience};
 use super::fault::{self, Again, Known, Met, Trouble};
-use super::pull::Verification;
 use super::transport::Kind;
 use super::url::Origin;
 use crate::error::Failure;
@@ -26,6 +26,15 @@ const PROGRESS: u64 = 1 << 20;
 const TRICKLE: u64 = 16 * 1024;
 /// What is skipped at once where a server knows no ranges, in bytes.
 const SKIP: usize = 128 * 1024;
+
+/// Who holds a blob against its digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verification {
+    /// Its reader, at its end.
+    Here,
+    /// Whoever reads it.
+    ByReader,
+}
 
 /// Who is told of pauses: their seconds, and why.
 pub(super) type Retrying<'a> = Box<dyn Fn(u64, &str) + Send + 'a>;
@@ -299,14 +308,6 @@ fn patience_with(registry: &Registry, endpoint: usize) -> Patience {
     match registry.endpoints[endpoint].role() {
         Role::Mirror => Patience::new(2.min(registry.attempts), registry.first_pause),
         Role::Registry => registry.patience(),
-    }
-}
-
-/// The error that a body's reader wrapped.
-pub(super) fn ureq_error(error: io::Error) -> ureq::Error {
-    match error.downcast::<ureq::Error>() {
-        Ok(error) => error,
-        Err(error) => ureq::Error::Io(error),
     }
 }
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use ureq::http::{Method, Request, Response};
 use ureq::{Body, SendBody};
 
+use super::body::drain;
 use super::fault::{self, Again, Known, Trouble};
 use super::guard::{Answered, Guard};
 use super::transport::{Kind, Transport};
@@ -20,11 +21,6 @@ use crate::error::Failure;
 const MAX_REDIRECTS: u32 = 10;
 /// Challenges answered for one request.
 const MAX_ANSWERS: u32 = 4;
-/// The remainder of a body that is read so that its connection can be used again, in bytes.
-const WORTH_DRAINING: usize = 64 * 1024;
-/// The same in time.
-const WORTH_WAITING: Duration = Duration::from_secs(20);
-
 /// Opens the content of a request from its first byte, again for each attempt.
 pub(super) type Open<'c> = &'c dyn Fn() -> Result<Box<dyn Read + 'c>>;
 
@@ -240,25 +236,4 @@ fn redirection(method: &Method, response: &Response<Body>) -> Option<String> {
     let redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get("location").filter(|_| follows && redirect)?;
     location.to_str().ok().map(str::to_owned)
-}
-
-/// Reads a short remainder, which gives the connection back.
-pub(super) fn drain(response: Response<Body>) {
-    drop(remainder(response.into_body(), WORTH_DRAINING));
-}
-
-/// At most `limit` bytes of a body that nobody asked for, and for no longer than it is worth: what cannot be
-/// read of it is not missed.
-pub(super) fn remainder(body: Body, limit: usize) -> Vec<u8> {
-    let (began, mut reader) = (Instant::now(), body.into_reader());
-    let (mut bytes, mut filled) = (vec![0; limit], 0);
-    while filled < limit && began.elapsed() < WORTH_WAITING {
-        match reader.read(&mut bytes[filled..]) {
-            Ok(count) if count > 0 => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            _ => break,
-        }
-    }
-    bytes.truncate(filled);
-    bytes
 }

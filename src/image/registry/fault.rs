@@ -8,6 +8,7 @@ use serde::Deserialize;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Body, Timeout};
 
+use super::body::remainder;
 use super::url::Origin;
 use crate::error::{Class, Failure};
 
@@ -254,7 +255,7 @@ pub(super) fn of_response(origin: &Origin, response: Response<Body>) -> Trouble 
     let (parts, body) = response.into_parts();
     let status = parts.status.as_u16();
     // What cannot be read of it is not missed: the status says enough.
-    let text = super::exchange::remainder(body, MAX_COMPLAINT);
+    let text = remainder(body, MAX_COMPLAINT);
     let complaints = serde_json::from_slice::<Complaints>(&text).ok();
     let (errors, details) = complaints.map_or_else(Default::default, |all| (all.errors, all.details));
     let mut said: Vec<String> = errors

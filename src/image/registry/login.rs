@@ -6,8 +6,9 @@ use anyhow::Result;
 use ureq::http::Method;
 
 use super::accounts::{Accounts, Credential};
+use super::body::drain;
 use super::endpoint::Endpoint;
-use super::exchange::{Call, Patience, drain};
+use super::exchange::{Call, Patience};
 use super::quietly;
 use super::transport::Transport;
 use super::url::{Origin, Scheme};

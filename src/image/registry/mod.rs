@@ -17,6 +17,7 @@
 
 mod accounts;
 mod blob;
+mod body;
 mod challenge;
 mod endpoint;
 mod exchange;

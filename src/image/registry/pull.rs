@@ -6,9 +6,11 @@ use anyhow::Result;
 use ureq::Body;
 use ureq::http::{Method, Response};
 
-use super::blob::{BlobReader, Retrying};
+use super::blob::{BlobReader, Retrying, Verification};
+use super::body::drain;
+use super::body::ureq_error;
 use super::endpoint::Endpoint;
-use super::exchange::{Call, Patience, Session, drain};
+use super::exchange::{Call, Patience, Session};
 use super::fault::{self, Known, Met, Trouble};
 use super::url::{Origin, Url};
 use super::{Fetched, Registry, Target, quietly};
@@ -29,15 +31,6 @@ impl Target<'_> {
             Target::Digest(digest) => digest.to_string(),
         }
     }
-}
-
-/// Who holds a blob against its digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verification {
-    /// Its reader, at its end.
-    Here,
-    /// Whoever reads it.
-    ByReader,
 }
 
 impl Registry {
@@ -205,7 +198,7 @@ pub(super) fn document(origin: &Origin, response: Response<Body>) -> Result<Vec<
     }
     let mut bytes = Vec::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or_default());
     let read = response.into_body().into_reader().take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
-    read.map_err(|error| fault::of_wire(origin, Known::Reached, super::blob::ureq_error(error).into()))?;
+    read.map_err(|error| fault::of_wire(origin, Known::Reached, ureq_error(error).into()))?;
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(too_large().into());
     }

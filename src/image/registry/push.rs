@@ -3,7 +3,8 @@
 use anyhow::Result;
 use ureq::http::Method;
 
-use super::exchange::{Call, Payload, drain};
+use super::body::drain;
+use super::exchange::{Call, Payload};
 use super::fault::Trouble;
 use super::pull::{content_digest, exists};
 use super::{Registry, Target, quietly};

@@ -9,7 +9,8 @@ use ureq::Body;
 use ureq::http::{Method, Response};
 
 use super::Registry;
-use super::exchange::{Call, Patience, Payload, Session, drain};
+use super::body::drain;
+use super::exchange::{Call, Patience, Payload, Session};
 use super::fault::{Again, Trouble};
 use super::pull::content_digest;
 use super::transport::Kind;

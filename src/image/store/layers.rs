@@ -16,7 +16,6 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -26,14 +25,15 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::lease::Lease;
+use super::maker::{is_dead, own_name};
 use crate::error::Failure;
 use crate::image::layer::apply::Limits;
-use crate::image::layer::unpack::{self, Compression, Keep, Retold, Unpacked};
+use crate::image::layer::stream::Compression;
+use crate::image::layer::unpack::{self, Keep, Retold, Unpacked};
 use crate::image::oci::digest::Digest;
 use crate::image::oci::manifest::{Descriptor, media};
 use crate::store::create_private;
 use crate::store::{self, Durability, Lock};
-use crate::sys::process::start_time;
 use crate::sys::tree;
 
 pub(super) const TEMPORARY: &str = ".tmp-";
@@ -342,14 +342,6 @@ impl Drop for Temporary {
     }
 }
 
-/// A name that tells who it belongs to; unique within the machine.
-pub(super) fn own_name() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let pid = std::process::id();
-    let start = start_time(pid.cast_signed()).unwrap_or_default();
-    format!("{pid}-{start}-{}", COUNTER.fetch_add(1, Ordering::Relaxed))
-}
-
 /// Removes temporaries whose maker is dead.
 pub(super) fn sweep_temporaries(layers: &Path) -> Result<()> {
     for entry in fs::read_dir(layers).with_context(|| format!("read {}", layers.display()))? {
@@ -365,15 +357,6 @@ pub(super) fn sweep_temporaries(layers: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether the maker that an [`own_name`] tells is no more.
-pub(super) fn is_dead(maker: &str) -> bool {
-    let mut parts = maker.split('-').map(|part| part.parse::<u64>().ok());
-    match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(pid), Some(start)) => i32::try_from(pid).ok().and_then(start_time) != Some(start),
-        _ => true,
-    }
 }
 
 fn remove(directory: &Path) -> Result<()> {

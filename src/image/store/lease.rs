@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Store;
-use super::layers::own_name;
+use super::maker::own_name;
 use crate::image::oci::digest::Digest;
 
 /// Keeps layers and blobs from being swept while it lives.

@@ -16,6 +16,7 @@ pub(in crate::image) mod contents;
 pub(in crate::image) mod layers;
 pub(in crate::image) mod lease;
 mod listing;
+mod maker;
 mod removal;
 mod settle;
 mod survey;

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Store;
-use super::layers::{TEMPORARY, Temporary, is_dead};
+use super::layers::{TEMPORARY, Temporary};
+use super::maker::is_dead;
 use crate::image::oci::config::layers_of;
 use crate::image::oci::digest::Digest;
 use crate::image::oci::manifest::Document;

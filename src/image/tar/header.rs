@@ -189,6 +189,12 @@ pub(in crate::image) fn shown(name: &[u8]) -> String {
     format!("{text:?}")
 }
 
+/// A decimal number without sign.
+pub(in crate::image) fn number(text: &[u8]) -> Option<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

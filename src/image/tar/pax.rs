@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use base64::Engine as _;
 use rustix::fs::Timespec;
 
+use super::header::number;
 use super::sparse::Sparse;
 
 /// The records of one member that matter to us.
@@ -117,12 +118,6 @@ fn unescape(name: &[u8]) -> Vec<u8> {
         }
     }
     plain
-}
-
-/// A decimal number without sign.
-pub(in crate::image) fn number(text: &[u8]) -> Option<u64> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
 }
 
 /// Seconds since 1970 with a fraction: `1700000000.25`, `-1.5`.

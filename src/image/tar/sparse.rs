@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::header::{BLOCK, numeric};
-use super::pax::number;
+use super::header::{BLOCK, number, numeric};
 
 /// A stretch of a file that has data; between them are holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{Member, Root, Tar, config, gzip, names};
 use crate::error::{Class, Failure};
-use crate::image::oci::config::architecture;
 use crate::image::oci::digest::Digest;
+use crate::image::oci::platform::architecture;
 
 pub(super) fn two_layers() -> (Vec<u8>, Vec<u8>) {
     let lower = Tar::new().directory("bin", 0o755).file("bin/sh", b"shell").file("etc/old", b"1").bytes();

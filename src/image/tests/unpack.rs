@@ -7,7 +7,8 @@ use std::path::Path;
 use super::{Tar, gzip, names};
 use crate::image::layer::apply::Limits;
 use crate::image::layer::recipe;
-use crate::image::layer::unpack::{Compression, Keep, Retold, Unpacked, unpack};
+use crate::image::layer::stream::Compression;
+use crate::image::layer::unpack::{Keep, Retold, Unpacked, unpack};
 use crate::image::oci::digest::Digest;
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {

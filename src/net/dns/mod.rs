@@ -24,7 +24,7 @@ mod steering;
 mod upstream;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -35,9 +35,14 @@ use rustix::io::Errno;
 use clients::Clients;
 use forward::{Client, Flight, Progress, server_bit};
 use message::{Arrival, MAX_QUERY, Question};
-pub use sockets::{ADDRESS, PORT, Sockets};
+pub use sockets::Sockets;
 use upstream::Source;
 pub use upstream::{HOST_FILE, Servers, Upstream};
+
+/// Where containers find their resolver; Docker's address.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// The port of DNS.
+pub const PORT: u16 = 53;
 
 /// Queries on their way at once; the oldest fails for another one.
 const MAX_FLIGHTS: usize = 256;

@@ -14,7 +14,7 @@
 //! Where the kernel refuses the program, the sockets take port 53.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -25,12 +25,7 @@ use rustix::net::{
     sendmsg_addr, sendto, socket_with, sockopt,
 };
 
-use super::steering;
-
-/// Where containers find their resolver; Docker's address.
-pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
-/// The port of DNS.
-pub const PORT: u16 = 53;
+use super::{ADDRESS, PORT, steering};
 
 /// Connections that the kernel accepts ahead of us.
 const BACKLOG: i32 = 32;

@@ -16,7 +16,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::sockets::{ADDRESS, PORT};
+use super::{ADDRESS, PORT};
 use crate::sys::bpf::{self, LoadError};
 
 /// What `bpftool prog` shows.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::sockets::PORT;
+use super::PORT;
 
 /// Where hosts say who their servers are.
 pub const HOST_FILE: &str = "/etc/resolv.conf";

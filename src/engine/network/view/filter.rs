@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::NetworkSummary;
-use crate::engine::query::pattern::Pattern;
+use crate::engine::pattern::Pattern;
 
 /// What a network must be like. Several of one kind are alternatives (labels: all must hold), kinds
 /// are combined.
