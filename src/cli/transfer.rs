@@ -37,8 +37,15 @@ pub(super) static PUSH: Spec = Spec {
     arity: Arity::exactly(1),
     raw_operands: false,
     legacy_options: false,
-    unsupported: &["--platform"],
-    flags: |command| flags(command, "Push all tags of an image to the repository"),
+    unsupported: &[],
+    flags: |command| {
+        flags(command, "Push all tags of an image to the repository").arg(spec::value(
+            "platform",
+            None,
+            "string",
+            "Push only if the image is for this platform (os/arch[/variant])",
+        ))
+    },
     run: push,
 };
 
@@ -105,8 +112,9 @@ fn push(session: &Session, matches: &ArgMatches) -> Result<i32> {
     let name = spec::operands(matches).remove(0);
     let progress = display(matches, Way::Out);
     let extent = extent(matches);
+    let platform = spec::text(matches, "platform").filter(|text| !text.is_empty());
     tell_default_tag(&name, extent, &*progress);
-    for (reference, _) in session.engine()?.push(&name, extent, &*progress)? {
+    for (reference, _) in session.engine()?.push(&name, extent, platform.as_deref(), &*progress)? {
         if spec::is_set(matches, "quiet") {
             output::print_line(&reference.canonical())?;
         }

@@ -302,3 +302,26 @@ fn the_comment_is_that_of_the_last_commit() {
     s.ok(["rm", &name]);
     s.ok(["rmi", &third, &second, &base]);
 }
+
+/// Scripts look for the file; nobody changed it.
+#[test]
+fn a_container_has_dockers_mark_and_its_image_has_not() {
+    let s = Sandbox::new();
+    let (name, again) = (s.name("c"), s.name("again"));
+    let (tag, imported) = (format!("{}:1", s.name("marked")), format!("{}:1", s.name("imported")));
+    s.sleeper(&name, &["--network", "none"]);
+    assert_eq!(s.ok(["exec", &name, "stat", "-c", "%F %a %s %u", "/.dockerenv"]), "regular empty file 755 0 0");
+    assert_eq!(s.ok(["diff", &name]), "");
+    s.ok(["commit", &name, &tag]);
+    assert_eq!(config(&s, &tag)["rootfs"], config(&s, "busybox")["rootfs"]);
+    // An exported root has it, and a container of that root has it unchanged.
+    let root = s.host("root.tar");
+    s.ok(["export", "-o", &root, &name]);
+    s.ok(["import", &root, &imported]);
+    s.ok(["run", "-d", "--name", &again, "--network", "none", &imported, "sleep", "1000"]);
+    assert_eq!(s.ok(["diff", &again]), "");
+    s.ok(["exec", &again, "sh", "-c", "echo mine > /.dockerenv"]);
+    assert_eq!(s.ok(["diff", &again]), if against_docker() { "" } else { "C /.dockerenv" });
+    s.ok(["rm", "-f", &name, &again]);
+    s.ok(["rmi", &tag, &imported]);
+}

@@ -47,6 +47,17 @@ fn of_an_index_the_platform_goes_that_is_there() {
     assert!(out.contains(&format!("{note}: {index} -> {part}")), "{out}");
     assert!(out.lines().last().unwrap().starts_with(&format!("latest: digest: {part} size: ")), "{out}");
     assert_eq!(raw(&target), own, "byte for byte what the index names for this platform");
+    // Who asks for it by platform need not be told; who asks for another gets nothing.
+    let own_platform = format!("linux/{}", own_architecture());
+    let out = s.ok(["push", "--platform", &own_platform, &target]);
+    assert!(!out.contains("multiplatform") && out.contains(&part), "{out}");
+    let other = registry.image("other");
+    s.ok(["tag", &source, &other]);
+    s.fails(1, ["push", "--platform", "linux/s390x", &other])
+        .says("was found but does not provide the specified platform (linux/s390x)")
+        .says(&format!("it is for {own_platform}"));
+    s.fails(1, ["pull", "-q", &other]).says("not found");
+    s.fails(125, ["push", "--platform", "a/b/c/d", &other]).says("invalid platform");
     // What came as a single image, or was made here, is whole.
     s.ok(["pull", "-q", &format!("{}/multi@{part}", server.address())]);
     s.ok(["run", "--name", "source", "--network", "none", &target, "touch", "/new"]);

@@ -43,10 +43,11 @@ pub fn podman(sandbox: &Sandbox, args: &[&str]) -> String {
     finish(command, "podman")
 }
 
-/// Files and links of a tree with mode, size or target, and contents, sorted: what two unpackings must agree in.
+/// Files and links of a tree with mode, size or target, and contents, sorted: what two unpackings must agree in. Without the
+/// mark that a container's root has and an image's has not.
 pub fn tree(root: &Path) -> Vec<String> {
-    let script = r#"cd "$1" && find . -mindepth 1 \( -type f -printf '%P %y %m %U:%G %s ' -exec sha256sum {} \; \) \
-        -o -printf '%P %y %m %U:%G %l\n' | sed 's/  \.\/.*$//' | sort"#;
+    let script = r#"cd "$1" && find . -mindepth 1 ! -path ./.dockerenv \( -type f -printf '%P %y %m %U:%G %s ' -exec sha256sum {} \; \) \
+        -o ! -path ./.dockerenv -printf '%P %y %m %U:%G %l\n' | sed 's/  \.\/.*$//' | sort"#;
     let text = host("sh", ["-c", script, "sh", root.to_str().unwrap()]);
     text.lines().map(str::to_owned).collect()
 }

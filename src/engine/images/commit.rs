@@ -24,8 +24,9 @@ use crate::runtime::spec::DEFAULT_PATH;
 use crate::sys::fd;
 use crate::sys::process::{self, Fork};
 
-/// Where every start mounts something, whatever was asked for.
-pub(super) const MOUNT_POINTS: [&str; 6] = ["/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys"];
+/// What every container has without having changed it: where each start mounts something, and the mark `.dockerenv`.
+pub(super) const MOUNT_POINTS: [&str; 7] =
+    ["/.dockerenv", "/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys"];
 
 /// Makes an image of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

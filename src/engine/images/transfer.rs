@@ -88,12 +88,19 @@ impl Engine {
         Ok(pulled)
     }
 
-    /// Pushes an image, or all tags of its repository that are there.
+    /// Pushes an image, or all tags of its repository that are there; only if they are for `platform` where one is given.
     ///
     /// # Errors
     /// See [`Store::push`].
-    pub fn push(&self, name: &str, extent: Extent, progress: &dyn Progress) -> Result<Vec<(Reference, Pushed)>> {
+    pub fn push(
+        &self,
+        name: &str,
+        extent: Extent,
+        platform: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<(Reference, Pushed)>> {
         let reference: Reference = name.parse()?;
+        let platform = platform.map(str::parse::<Platform>).transpose()?;
         let settings = Settings::load()?;
         let accounts = Accounts::of_caller()?;
         let store = Store::open(&self.layout);
@@ -116,10 +123,11 @@ impl Engine {
         progress.line(&format!("The push refers to repository [{}]", reference.repository()));
         let mut pushed = Vec::new();
         for reference in references {
-            let push = Push { reference: &reference, settings: &settings, accounts: &accounts, progress };
+            let platform = platform.as_ref();
+            let push = Push { reference: &reference, platform, settings: &settings, accounts: &accounts, progress };
             let done = store.push(&push)?;
-            if let Some(index) = &done.part_of {
-                // What Docker says where it has more of an index than one platform to choose from.
+            if let (Some(index), None) = (&done.part_of, platform) {
+                // What Docker says where it has more of an index than one platform to choose from, unasked.
                 progress.line(&format!(
                     "Not all multiplatform-content is present and only the available single-platform image was pushed: \
                      {index} -> {}",

@@ -185,15 +185,8 @@ impl Store {
         let id = &wanted.id;
         let config = self.configs().read(id)?.with_context(|| format!("image {id} was removed"))?;
         let parsed = ConfigFile::parse(&config)?;
-        if let (Some(platform), Some(offered)) = (platform, parsed.platform())
-            && !platform.accepts(&offered)
-        {
-            let name = wanted.references.first().map_or_else(|| id.to_string(), Reference::familiar);
-            let message = format!(
-                "image with reference {name} was found but does not provide the specified platform ({platform})"
-            );
-            return Err(Failure::not_found(message).with_hint(format!("it is for {offered}")).into());
-        }
+        let name = wanted.references.first().map_or_else(|| id.to_string(), Reference::familiar);
+        parsed.expect_platform(platform, &name)?;
         let diff_ids = parsed.diff_ids()?;
         for diff_id in &diff_ids {
             lease.hold(self, diff_id)?;

@@ -1,5 +1,5 @@
 //! What a container's start leaves in its upper directory without anybody having changed anything: the empty files
-//! and directories on which the engine mounts (`/proc`, `/etc/hosts`), where the image has none. Docker keeps them
+//! and directories on which the engine mounts (`/proc`, `/etc/hosts`), where the image has none, and `/.dockerenv`. Docker keeps them
 //! in a layer of their own that is never committed; here they are told apart by being as they were made.
 
 use std::collections::BTreeSet;
@@ -30,14 +30,15 @@ impl MountPoints {
             let Some(file) = open(upper, path).with_context(context)? else { continue };
             let stat = fstat(&file).with_context(context)?;
             let untouched = match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => stat.st_size == 0 && stat.st_nlink == 1,
+                FileType::RegularFile => is_empty(&stat) && stat.st_nlink == 1,
                 FileType::Directory => is_left_out(&file, path, &BTreeSet::new()).with_context(context)?,
                 _ => false,
             };
             let free = match seen(lowers, path.as_bytes()).with_context(context)? {
                 None => true,
-                // A link is replaced by a file to mount on (see `Root::make_file`); the image goes on having the link.
-                Some(below) => is_link(&below) && !is_directory(&stat),
+                // A link is replaced by a file to mount on (see `Root::make_file`); the image goes on having the link. An
+                // empty file over an empty file, as an exported and imported root has them, is no change.
+                Some(below) => (is_link(&below) && !is_directory(&stat)) || (is_empty(&below) && is_empty(&stat)),
             };
             if untouched && free {
                 found.insert(path.as_bytes().to_vec());
@@ -94,6 +95,10 @@ fn open(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Option<OwnedFd>>
             other => return other.map(Some),
         }
     }
+}
+
+fn is_empty(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size == 0
 }
 
 fn is_link(stat: &Stat) -> bool {
@@ -160,7 +165,11 @@ mod tests {
             found.into_iter().map(|path| String::from_utf8(path).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(found(), [""; 0]);
+        // Empty over empty: as an image of an exported root has it.
+        fs::write(bottom.join("etc/hosts"), "").unwrap();
+        assert_eq!(found(), ["etc/hosts"]);
         // One is a link that leads nowhere: the start replaced it.
+        fs::write(bottom.join("etc/hosts"), "of the image").unwrap();
         std::os::unix::fs::symlink("../run/hosts", top.join("etc/hosts")).unwrap();
         assert_eq!(found(), ["etc/hosts"]);
         let etc = File::open(top.join("etc")).unwrap();

@@ -148,6 +148,21 @@ impl ConfigFile {
         Some(Platform { os, architecture, variant })
     }
 
+    /// That the image, which is called `name`, is for the platform that was asked for.
+    ///
+    /// # Errors
+    /// It is for another (class not-found).
+    pub(in crate::image) fn expect_platform(&self, wanted: Option<&Platform>, name: &str) -> Result<()> {
+        match (wanted, self.platform()) {
+            (Some(wanted), Some(offered)) if !wanted.accepts(&offered) => Err(Failure::not_found(format!(
+                "image with reference {name} was found but does not provide the specified platform ({wanted})"
+            ))
+            .with_hint(format!("it is for {offered}"))
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Digests of the uncompressed layers, lowest first.
     pub(in crate::image) fn diff_ids(&self) -> Result<Vec<Digest>> {
         if self.rootfs.diff_ids.len() > MAX_LAYERS {

@@ -114,7 +114,9 @@ impl Overlay {
         }
         let lowers: Vec<String> = lowers.iter().map(|lower| lower.display().to_string()).collect();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let options = format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), path("upper"), path("work"));
+        // Volatile: to end it writes nothing out, which would be all that the file system has (overlayfs.rst).
+        let options =
+            format!("volatile,lowerdir={},upperdir={},workdir={}", lowers.join(":"), path("upper"), path("work"));
         let options = std::ffi::CString::new(options).unwrap();
         let none = rustix::mount::MountFlags::empty();
         rustix::mount::mount("overlay", dir.path().join("merged"), "overlay", none, options.as_c_str()).unwrap();

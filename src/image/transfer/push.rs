@@ -16,9 +16,10 @@ use crate::error::Failure;
 use crate::image::Store;
 use crate::image::layer::parallel;
 use crate::image::layer::recipe;
-use crate::image::oci::config::layers_of;
+use crate::image::oci::config::{ConfigFile, layers_of};
 use crate::image::oci::digest::Digest;
 use crate::image::oci::manifest::{Descriptor, Manifest, media};
+use crate::image::oci::platform::Platform;
 use crate::image::oci::reference::Reference;
 use crate::image::registry::{Access, Accounts, Registry, Target};
 use crate::image::store::layers::Temporary;
@@ -35,6 +36,8 @@ const MAX_MOUNTS: usize = 3;
 pub struct Push<'a> {
     /// The image, by a name with a tag.
     pub reference: &'a Reference,
+    /// What the image must be for.
+    pub platform: Option<&'a Platform>,
     /// The administrator's settings.
     pub settings: &'a Settings,
     /// The caller's credentials.
@@ -72,6 +75,7 @@ impl Store {
         };
         let id = Digest::parse(&id)?;
         let config = self.configs().read(&id)?.context("the image was removed meanwhile")?;
+        ConfigFile::parse(&config)?.expect_platform(push.platform, &push.reference.familiar())?;
         let diff_ids = layers_of(&config);
         let registry = Registry::open(push.settings, push.accounts, push.reference, Access::Push)?;
         let lease = self.lease()?;
