@@ -57,8 +57,8 @@ impl Store {
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
         let (packed, obtained) = thread::scope(|scope| {
             // The writer ends with the thread: its end is what the reader sees as the end of the archive.
-            let points = &points;
-            let packing = scope.spawn(move || pack::pack_upper(upper, points, &mut writer));
+            let (points, lowers) = (&points, &lowers);
+            let packing = scope.spawn(move || pack::pack_upper(upper, lowers, points, &mut writer));
             let obtained = self.take(&lease, Box::new(reader));
             (packing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), obtained)
         });

@@ -2,11 +2,11 @@
 //! upper directory becomes as a layer must show the same tree, and `diff` must tell what a plain comparison tells.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -43,9 +43,11 @@ impl Step {
         let at = |path: &str| root.join(path);
         let user_read = Mode::from_raw_mode(0o640);
         match self {
-            Step::Write { path, size } => fs::write(at(path), vec![*size as u8; *size]),
-            Step::Append { path } => File::options().append(true).open(at(path))?.write_all(b"more"),
-            Step::Truncate { path, size } => File::options().write(true).open(at(path))?.set_len(*size),
+            Step::Write { path, size } => {
+                options().write(true).create(true).truncate(true).open(at(path))?.write_all(&vec![*size as u8; *size])
+            }
+            Step::Append { path } => options().append(true).open(at(path))?.write_all(b"more"),
+            Step::Truncate { path, size } => options().write(true).open(at(path))?.set_len(*size),
             Step::Remove { path } => match fs::symlink_metadata(at(path))?.is_dir() {
                 true => fs::remove_dir_all(at(path)),
                 false => fs::remove_file(at(path)),
@@ -71,6 +73,13 @@ impl Step {
             }
         }
     }
+}
+
+/// Not to wait for a reader where there is a fifo.
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.custom_flags(libc::O_NONBLOCK);
+    options
 }
 
 /// Few names, so that steps meet.
@@ -154,14 +163,8 @@ fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
 }
 
-fn packed(upper: &Path) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    pack_upper(File::open(upper).unwrap().as_fd(), &MountPoints::default(), &mut bytes).unwrap();
-    bytes
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_layer_shows_what_the_container_showed(
@@ -180,14 +183,13 @@ proptest! {
             }
             let after = walk(&merged);
             let shown = tree(&merged);
-            let upper = overlay.path("upper");
-            {
-                let opened: Vec<File> = layers.iter().map(|layer| File::open(layer).unwrap()).collect();
-                let lowers: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
-                let told = changes(File::open(&upper).unwrap().as_fd(), &lowers, &MountPoints::default()).unwrap();
-                prop_assert_eq!(told, compared(&before, &after));
-            }
-            let bytes = packed(&upper);
+            let upper = File::open(overlay.path("upper")).unwrap();
+            let opened: Vec<File> = layers.iter().map(|layer| File::open(layer).unwrap()).collect();
+            let lowers: Vec<_> = opened.iter().map(AsFd::as_fd).collect();
+            let told = changes(upper.as_fd(), &lowers, &MountPoints::default()).unwrap();
+            prop_assert_eq!(told, compared(&before, &after));
+            let mut bytes = Vec::new();
+            pack_upper(upper.as_fd(), &lowers, &MountPoints::default(), &mut bytes).unwrap();
             let staging = dir.path().join(number.to_string());
             fs::create_dir(&staging).unwrap();
             let result = unpack(&bytes[..], &staging, Keep::Nothing, &Limits::default()).unwrap();

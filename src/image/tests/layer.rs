@@ -163,6 +163,39 @@ fn whiteouts_become_overlayfs_ones() {
     assert_eq!(names(&jail.path("")), ["a", "b", "c"]);
 }
 
+/// Overlayfs would list them as names that cannot be looked up.
+#[test]
+fn in_opaque_directories_there_are_no_whiteouts() {
+    let jail = Jail::new();
+    jail.apply(
+        Tar::new()
+            .file("before/.wh.gone", b"")
+            .file("before/.wh..wh..opq", b"")
+            .file("after/.wh..wh..opq", b"")
+            .file("after/deep/er/.wh.gone", b"")
+            .file("after/deep/er/kept", b"1")
+            .file(".wh.anew", b"")
+            .directory("anew", 0o755)
+            .file("anew/.wh.gone", b"")
+            .file("beside/.wh.gone", b"")
+            // What is no directory any more, or another one, is left alone.
+            .file("moved/.wh..wh..opq", b"")
+            .symlink("moved", "beside"),
+    )
+    .unwrap();
+    for name in ["before", "after", "anew"] {
+        assert_eq!(xattr(&jail.path(name), OPAQUE).as_deref(), Some(&b"y"[..]), "{name}");
+    }
+    assert_eq!(names(&jail.path("before")), [""; 0]);
+    assert_eq!(names(&jail.path("anew")), [""; 0]);
+    assert_eq!(names(&jail.path("after/deep/er")), ["kept"]);
+    assert!(is_whiteout(&jail.path("beside/gone")));
+    // The root's mark means nothing to overlayfs.
+    let jail = Jail::new();
+    jail.apply(Tar::new().file(".wh..wh..opq", b"").file(".wh.gone", b"")).unwrap();
+    assert!(is_whiteout(&jail.path("gone")));
+}
+
 #[test]
 fn whiteouts_hide_only_names() {
     let jail = Jail::new();

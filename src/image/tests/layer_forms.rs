@@ -209,3 +209,18 @@ fn where_headers_of_one_file_disagree_the_last_holds() {
     // GNU tar does not say attributes again of a link: they stay as long as the owner does.
     assert_eq!(rustix::fs::getxattr(jail.path("ping"), "security.capability", &mut value[..]), Ok(20));
 }
+
+#[test]
+fn a_slash_behind_a_name_makes_a_directory_in_old_archives_alone() {
+    for (kind, is_directory) in [(0, true), (b'0', false)] {
+        let mut bytes = Tar::new().file("name/", b"").bytes();
+        let mut header = tar::Header::new_old();
+        header.as_mut_bytes().copy_from_slice(&bytes[..512]);
+        header.as_mut_bytes()[156] = kind;
+        header.set_cksum();
+        bytes[..512].copy_from_slice(header.as_bytes());
+        let jail = Jail::new();
+        jail.apply_bytes(&bytes, &Limits::default()).unwrap();
+        assert_eq!(jail.path("name").is_dir(), is_directory);
+    }
+}

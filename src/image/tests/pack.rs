@@ -14,7 +14,7 @@ use crate::image::layer::unpack::{Keep, Retold, unpack};
 
 fn packed(root: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    pack_upper(File::open(root).unwrap().as_fd(), &MountPoints::default(), &mut bytes).unwrap();
+    pack_upper(File::open(root).unwrap().as_fd(), &[], &MountPoints::default(), &mut bytes).unwrap();
     bytes
 }
 
@@ -80,6 +80,20 @@ import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'",
 }
 
 #[test]
+fn a_socket_hides_what_it_replaced() {
+    let overlay = Overlay::new("mkdir -p d/e; touch f");
+    let bind = |name: &str| {
+        format!("rm -rf {name}; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"{name}\")'")
+    };
+    overlay.change(&format!("{}; {}; {}", bind("d/e"), bind("f"), bind("new")));
+    let lower = File::open(overlay.path("lower")).unwrap();
+    let mut bytes = Vec::new();
+    let upper = File::open(overlay.path("upper")).unwrap();
+    pack_upper(upper.as_fd(), &[lower.as_fd()], &MountPoints::default(), &mut bytes).unwrap();
+    assert_eq!(listed(&bytes), ["d/", "d/.wh.e", ".wh.f"]);
+}
+
+#[test]
 fn the_same_tree_gives_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     shell(
@@ -141,8 +155,8 @@ fn what_a_layer_cannot_say_is_an_error() {
             dir.path(),
             &format!("mkdir d; python3 -c 'import os; os.setxattr(\"d\", \"trusted.overlay.{attribute}\", b\"x\")'"),
         );
-        let error =
-            pack_upper(File::open(dir.path()).unwrap().as_fd(), &MountPoints::default(), &mut io::sink()).unwrap_err();
+        let error = pack_upper(File::open(dir.path()).unwrap().as_fd(), &[], &MountPoints::default(), &mut io::sink())
+            .unwrap_err();
         assert!(format!("{error:#}").contains("redirect_dir or metacopy"), "{error:#}");
     }
     // A name that would hide another when it is unpacked, and overlayfs's own attributes, do not get in.
@@ -198,6 +212,7 @@ fn files_that_change_meanwhile_do_not_break_the_archive() {
     };
     pack_upper(
         File::open(dir.path()).unwrap().as_fd(),
+        &[],
         &MountPoints::default(),
         &mut Meddler { bytes: &mut bytes, meddle: Some(meddle) },
     )
@@ -227,6 +242,6 @@ fn a_sink_that_fails_is_an_error() {
     fs::write(dir.path().join("f"), vec![1; 1 << 20]).unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
     let error =
-        pack_upper(File::open(dir.path()).unwrap().as_fd(), &MountPoints::default(), &mut { full }).unwrap_err();
+        pack_upper(File::open(dir.path()).unwrap().as_fd(), &[], &MountPoints::default(), &mut { full }).unwrap_err();
     assert!(format!("{error:#}").contains("No space left"), "{error:#}");
 }

@@ -74,8 +74,12 @@ fn xattrs(path: &Path) -> Vec<(String, Vec<u8>)> {
             continue;
         }
         let mut value = vec![0; 4096];
-        let length = rustix::fs::lgetxattr(path, &name[..], &mut value[..]).unwrap();
-        value.truncate(length);
+        match rustix::fs::lgetxattr(path, &name[..], &mut value[..]) {
+            Ok(length) => value.truncate(length),
+            // A malformed capability is none.
+            Err(rustix::io::Errno::INVAL) => continue,
+            Err(error) => panic!("{name} of {}: {error}", path.display()),
+        }
         found.push((name, value));
     }
     found.sort();

@@ -11,8 +11,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::member::Owner;
+use super::opaque::Opaque;
 use super::open_below;
-use super::owner::{SET_ID, set_inherited, set_opaque};
+use super::owner::{SET_ID, set_inherited};
 use crate::image::tar::header::shown;
 use crate::sys::tree;
 
@@ -27,6 +28,9 @@ pub(super) struct Directories<'a> {
     /// By path, the last used last. Only good for `*at` calls (`O_PATH`).
     held: Vec<(Vec<u8>, Rc<OwnedFd>)>,
     late: Late,
+    opaque: Opaque,
+    /// Whether there is a whiteout.
+    whiteouts: bool,
     /// Whether a directory or a link was replaced, so that paths may lead elsewhere now.
     moved: bool,
 }
@@ -50,7 +54,14 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 impl<'a> Directories<'a> {
     pub(super) fn new(root: BorrowedFd<'a>) -> Directories<'a> {
-        Directories { root, held: Vec::with_capacity(HELD), late: Late::default(), moved: false }
+        Directories {
+            root,
+            held: Vec::with_capacity(HELD),
+            late: Late::default(),
+            opaque: Opaque::default(),
+            whiteouts: false,
+            moved: false,
+        }
     }
 
     /// Finds a directory below the root.
@@ -92,7 +103,17 @@ impl<'a> Directories<'a> {
         self.moved = true;
     }
 
-    fn make(&self, path: &[u8]) -> Result<OwnedFd> {
+    /// Makes `directory`, which is at `path`, opaque.
+    pub(super) fn make_opaque(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
+        self.opaque.mark(directory, path)
+    }
+
+    /// Takes note that there is a whiteout.
+    pub(super) fn note_whiteout(&mut self) {
+        self.whiteouts = true;
+    }
+
+    fn make(&mut self, path: &[u8]) -> Result<OwnedFd> {
         let mut current = open_below(self.root, b"", OFlags::PATH)?;
         let mut fresh = false;
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at).chain([path.len()]);
@@ -113,7 +134,7 @@ impl<'a> Directories<'a> {
                     unlinkat(&current, name, AtFlags::empty())
                         .and_then(|()| mkdirat(&current, name, Mode::from_raw_mode(0o755)))
                         .with_context(|| format!("make directory {}", shown(upto)))?;
-                    set_opaque(tree::open_directory(current.as_fd(), name)?.as_fd())?;
+                    self.opaque.mark(tree::open_directory(current.as_fd(), name)?.as_fd(), upto)?;
                     open_below(self.root, upto, OFlags::PATH)
                 }
                 other => other,
@@ -144,6 +165,9 @@ impl<'a> Directories<'a> {
 
     /// Gives directories what they were to get at the end.
     pub(super) fn finish(&mut self) -> Result<()> {
+        if self.whiteouts {
+            self.opaque.settle(self.root)?;
+        }
         let late = std::mem::take(&mut self.late);
         let mut path = Vec::new();
         let mut records = &late.records[..];
@@ -187,7 +211,7 @@ impl<'a> Directories<'a> {
 }
 
 /// Whether `name` is what overlayfs takes for a whiteout.
-fn is_whiteout(parent: BorrowedFd<'_>, name: &[u8]) -> bool {
+pub(super) fn is_whiteout(parent: BorrowedFd<'_>, name: &[u8]) -> bool {
     statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
 }

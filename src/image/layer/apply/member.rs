@@ -112,8 +112,8 @@ impl Member {
         }
         self.stored = pax.size.map_or_else(|| header.size(), Ok)?;
         self.kind = match header.kind() {
-            // Old archives mark a directory by the slash alone.
-            0 | b'0' if self.name.ends_with(b"/") && self.stored == 0 => Kind::Directory,
+            // Archives from before POSIX mark a directory by the slash alone. In others it means nothing, as in Docker.
+            0 if self.name.ends_with(b"/") && self.stored == 0 => Kind::Directory,
             0 | b'0' | b'7' | b'S' => Kind::File,
             b'1' => Kind::HardLink,
             b'2' => Kind::Symlink,

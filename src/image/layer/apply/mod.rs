@@ -12,6 +12,7 @@
 mod archive;
 mod directories;
 mod member;
+mod opaque;
 mod owner;
 mod place;
 

@@ -17,7 +17,7 @@ use super::archive::Archive;
 use super::directories::{Directories, split};
 use super::member::{Kind, Map, Member};
 use super::open_below;
-use super::owner::{Maker, SET_ID, set_mode, set_opaque};
+use super::owner::{Maker, SET_ID, set_mode};
 use crate::image::tar::header::{BLOCK, normalise, shown};
 use crate::image::tar::sparse::{self, MapInContents, Segment};
 use crate::sys::tree;
@@ -98,7 +98,7 @@ impl<'a> Applier<'a> {
         }
         let parent = self.directories.find_or_make(parents)?;
         if last.starts_with(WHITEOUT) {
-            self.whiteout(parent.as_fd(), last)?;
+            self.whiteout(parent.as_fd(), parents, last)?;
             return self.skip(member, archive);
         }
         match member.kind {
@@ -192,21 +192,29 @@ impl<'a> Applier<'a> {
         tree::remove(parent, name).context("remove what it replaces")
     }
 
-    fn whiteout(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    fn whiteout(&mut self, parent: BorrowedFd<'_>, parents: &[u8], name: &[u8]) -> Result<()> {
         if name == OPAQUE_MARK {
-            return set_opaque(openat(parent, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.as_fd());
+            let directory = openat(parent, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            return self.directories.make_opaque(directory.as_fd(), parents);
         }
         let hidden = &name[WHITEOUT.len()..];
         if matches!(hidden, b"" | b"." | b"..") {
             bail!("a whiteout must hide a name");
         }
         match mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)) {
+            Ok(()) => {
+                self.directories.note_whiteout();
+                return Ok(());
+            }
             Err(Errno::EXIST) => {}
-            other => return other.context("make whiteout"),
+            Err(error) => return Err(error).context("make whiteout"),
         }
         // A whiteout hides what layers below have; what this layer itself has by that name stays seen.
         match Self::existing(parent, hidden)? {
-            Some(Existing::Directory) => set_opaque(tree::open_directory(parent, hidden)?.as_fd()),
+            Some(Existing::Directory) => {
+                let path = if parents.is_empty() { hidden.to_vec() } else { [parents, b"/", hidden].concat() };
+                self.directories.make_opaque(tree::open_directory(parent, hidden)?.as_fd(), &path)
+            }
             _ => Ok(()),
         }
     }
@@ -240,7 +248,7 @@ impl<'a> Applier<'a> {
         let directory = tree::open_directory(parent, name)?;
         if existing == Some(Existing::Whiteout) {
             // The whiteout came first: the directory must go on hiding the one below.
-            set_opaque(directory.as_fd())?;
+            self.directories.make_opaque(directory.as_fd(), path)?;
         }
         self.dress_directory(directory.as_fd(), path, member)
     }

@@ -15,7 +15,7 @@ use anyhow::Result;
 use super::mount_points::MountPoints;
 use walk::{View, Walk};
 
-/// Writes `upper`, the upper directory of an overlay, as one OCI layer (OCI image spec, layer.md): overlayfs's
+/// Writes `upper`, the upper directory of an overlay over `lowers` (the topmost first), as one OCI layer (OCI image spec, layer.md): overlayfs's
 /// whiteouts and opaque directories become `.wh.` members, its other attributes are left out. The upper
 /// directory itself is no member. Sockets are left out, with a warning in the log, as in Docker, and so are the
 /// engine's mount points.
@@ -23,8 +23,13 @@ use walk::{View, Walk};
 /// # Errors
 /// What cannot be read; a directory that overlayfs renamed, or a file of which it copied only the metadata
 /// (`redirect_dir` and `metacopy`, overlayfs.rst): a layer cannot say these.
-pub(in crate::image) fn pack_upper(upper: BorrowedFd<'_>, points: &MountPoints, sink: &mut dyn Write) -> Result<()> {
-    Walk::new(upper, View::Upper(points), sink).run()
+pub(in crate::image) fn pack_upper(
+    upper: BorrowedFd<'_>,
+    lowers: &[BorrowedFd<'_>],
+    points: &MountPoints,
+    sink: &mut dyn Write,
+) -> Result<()> {
+    Walk::new(upper, View::Upper { lowers, points }, sink).run()
 }
 
 /// Writes the whole tree below `root` as it is seen, without what other file systems mounted below have: a mount

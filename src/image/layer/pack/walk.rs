@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::write::{Archive, Contents, Entry};
 use crate::error::Failure;
+use crate::image::layer::lower::seen;
 use crate::image::layer::mount_points::MountPoints;
 use crate::image::tar::header::shown;
 
@@ -28,10 +29,15 @@ const MAX_NAME: usize = 4095;
 const WARNINGS: usize = 10;
 
 /// What a tree is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum View<'a> {
-    /// What overlayfs keeps of changes; the engine's mount points are none.
-    Upper(&'a MountPoints),
+    /// What overlayfs keeps of changes.
+    Upper {
+        /// The directories below it, the topmost first.
+        lowers: &'a [BorrowedFd<'a>],
+        /// The engine's mount points, which are no changes.
+        points: &'a MountPoints,
+    },
     /// What a container sees.
     Merged,
 }
@@ -61,6 +67,8 @@ struct Linked {
 /// A directory on the way.
 struct Level {
     directory: Option<OwnedFd>,
+    /// Nothing of the layers below is seen in it.
+    hides: bool,
     /// Names yet to come, the next one last.
     names: Vec<(Box<[u8]>, FileType)>,
     /// How long the path of the directory above is.
@@ -82,7 +90,7 @@ impl<'a> Walk<'a> {
 
     pub(super) fn run(mut self) -> Result<()> {
         let root = self.open(self.root, b".", OFlags::DIRECTORY).context("open root")?;
-        self.enter(root, 0)?;
+        self.enter(root, 0, false)?;
         while let Some(level) = self.levels.last_mut() {
             let Some((name, kind)) = level.names.pop() else {
                 self.path.truncate(level.above);
@@ -118,11 +126,11 @@ impl<'a> Walk<'a> {
         if self.path.len() >= MAX_NAME {
             bail!("a path is longer than {MAX_NAME} bytes");
         }
-        if matches!(self.view, View::Upper(points) if points.contains(&self.path)) {
+        if matches!(self.view, View::Upper { points, .. } if points.contains(&self.path)) {
             self.path.truncate(base);
             return Ok(());
         }
-        if matches!(self.view, View::Upper(_)) && name.starts_with(WHITEOUT) {
+        if matches!(self.view, View::Upper { .. }) && name.starts_with(WHITEOUT) {
             self.warn("a layer cannot have a file whose name begins with .wh.");
             self.path.truncate(base);
             return Ok(());
@@ -178,11 +186,12 @@ impl<'a> Walk<'a> {
             let name = [&self.path[..], OPAQUE_MARK].concat();
             self.header(&Entry { name: &name, kind: b'0', ..entry(&stat) })?;
         }
-        self.enter(directory, base)
+        let hides = attributes.opaque || self.levels.last().is_some_and(|level| level.hides);
+        self.enter(directory, base, hides)
     }
 
     /// Goes down into a directory whose path is set.
-    fn enter(&mut self, directory: OwnedFd, above: usize) -> Result<()> {
+    fn enter(&mut self, directory: OwnedFd, above: usize, hides: bool) -> Result<()> {
         let mut names = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); 32 << 10];
         let mut entries = RawDir::new(&directory, &mut buffer);
@@ -206,7 +215,7 @@ impl<'a> Walk<'a> {
         if let Some(depth) = self.levels.len().checked_sub(HELD) {
             self.levels[depth].directory = None;
         }
-        self.levels.push(Level { directory: Some(directory), names, above });
+        self.levels.push(Level { directory: Some(directory), hides, names, above });
         Ok(())
     }
 
@@ -220,13 +229,19 @@ impl<'a> Walk<'a> {
             other => other?,
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::CharacterDevice && stat.st_rdev == 0 && matches!(self.view, View::Upper(_)) {
-            let hidden = [&self.path[..base], WHITEOUT, name].concat();
-            return self.header(&Entry { name: &hidden, kind: b'0', mode: 0o600, ..entry(&stat) });
+        if kind == FileType::CharacterDevice && stat.st_rdev == 0 && matches!(self.view, View::Upper { .. }) {
+            return self.whiteout(name, base, &stat);
         }
         if kind == FileType::Socket {
             self.warn("an archive cannot have sockets");
-            return Ok(());
+            // What it replaced does not come back for that.
+            let hides = self.levels.last().is_some_and(|level| level.hides);
+            return match self.view {
+                View::Upper { lowers, .. } if !hides && seen(lowers, &self.path)?.is_some() => {
+                    self.whiteout(name, base, &stat)
+                }
+                _ => Ok(()),
+            };
         }
         if kind == FileType::RegularFile {
             return match self.opened(name, OFlags::NONBLOCK)? {
@@ -256,6 +271,11 @@ impl<'a> Walk<'a> {
         self.archive
             .header(&Entry { name: &self.path, kind, link: &link, device, xattrs, ..entry(&stat) })
             .context("write archive")
+    }
+
+    fn whiteout(&mut self, name: &[u8], base: usize, stat: &Stat) -> Result<()> {
+        let hidden = [&self.path[..base], WHITEOUT, name].concat();
+        self.header(&Entry { name: &hidden, kind: b'0', mode: 0o600, ..entry(stat) })
     }
 
     fn file(&mut self, file: &File) -> Result<()> {
@@ -319,7 +339,7 @@ impl<'a> Walk<'a> {
         let mut names: Vec<&[u8]> = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
         names.sort_unstable();
         for name in names {
-            if matches!(self.view, View::Upper(_)) && name.starts_with(b"trusted.overlay.") {
+            if matches!(self.view, View::Upper { .. }) && name.starts_with(b"trusted.overlay.") {
                 match &name[b"trusted.overlay.".len()..] {
                     b"opaque" => attributes.opaque = file.value(name)?.is_some_and(|value| value == b"y"),
                     b"redirect" | b"metacopy" => {
@@ -372,7 +392,7 @@ impl Attributed<'_> {
         }
     }
 
-    /// The value of an attribute; `None` when it is gone.
+    /// The value of an attribute; `None` when it is gone or means nothing.
     fn value(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; 256];
         loop {
@@ -385,7 +405,8 @@ impl Attributed<'_> {
                     value.truncate(length);
                     return Ok(Some(value));
                 }
-                Err(Errno::NOENT | Errno::NODATA) => return Ok(None),
+                // EINVAL: a capability that is none, which the kernel lets be written and does not tell.
+                Err(Errno::NOENT | Errno::NODATA | Errno::INVAL) => return Ok(None),
                 Err(Errno::RANGE) if value.len() < 128 << 10 => value.resize(value.len() * 2, 0),
                 Err(error) => return Err(error).with_context(|| format!("read attribute {}", shown(name))),
             }
