@@ -11,7 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::member::Owner;
-use super::opaque::Opaque;
+use super::opaque::{Opaque, is_whiteout};
 use super::open_below;
 use super::owner::{SET_ID, set_inherited};
 use crate::image::tar::header::shown;
@@ -208,12 +208,6 @@ impl<'a> Directories<'a> {
         }
         Ok(utimensat(&*parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
     }
-}
-
-/// Whether `name` is what overlayfs takes for a whiteout.
-pub(super) fn is_whiteout(parent: BorrowedFd<'_>, name: &[u8]) -> bool {
-    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
 }
 
 impl Late {

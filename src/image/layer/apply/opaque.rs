@@ -4,9 +4,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, fstat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, fstat, statat, unlinkat};
 
-use super::directories::is_whiteout;
 use super::open_below;
 use super::owner::set_opaque;
 use crate::image::layer::lower::open_at;
@@ -73,4 +72,10 @@ fn clear(top: BorrowedFd<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether `name` is what overlayfs takes for a whiteout.
+pub(super) fn is_whiteout(parent: BorrowedFd<'_>, name: &[u8]) -> bool {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
 }
