@@ -137,6 +137,8 @@ class Crun(Subject):
         with self.view:
             subprocess.run(self.argv("run", "-d", "--bundle", self.bundle, self.box), check=True,
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # What is run from the bundle later is `true` again, and ends.
+        self.configure("true")
         self.running = True
 
     def exec_true(self):
