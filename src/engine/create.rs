@@ -286,8 +286,9 @@ impl Engine {
             .with_context(|| format!("set the mode of {}", upper.display()))?;
         // Empty, as Docker has it: scripts and systemd-detect-virt tell by it where they are.
         let mark = upper.join(".dockerenv");
-        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&mark);
-        made.with_context(|| format!("create {}", mark.display()))?;
+        let made = fs::OpenOptions::new().write(true).create_new(true).open(&mark);
+        made.and_then(|file| file.set_permissions(fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("create {}", mark.display()))?;
         make(&directory.join("work"), 0o700)?;
         make(&directory.join("merged"), 0o700)
     }

@@ -1,6 +1,6 @@
 //! What a container's start leaves in its upper directory without anybody having changed anything: the empty files
-//! and directories on which the engine mounts (`/proc`, `/etc/hosts`), where the image has none, and `/.dockerenv`. Docker keeps them
-//! in a layer of their own that is never committed; here they are told apart by being as they were made.
+//! and directories on which the engine mounts (`/proc`, `/etc/hosts`), where the image has none, and `/.dockerenv`. Docker
+//! keeps them in a layer of their own that is never committed; here they are told apart by being as they were made.
 
 use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};

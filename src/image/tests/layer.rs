@@ -178,6 +178,14 @@ fn in_opaque_directories_there_are_no_whiteouts() {
             .directory("anew", 0o755)
             .file("anew/.wh.gone", b"")
             .file("beside/.wh.gone", b"")
+            // One in the other, again and by a link as well.
+            .file("outer/.wh.gone", b"")
+            .file("outer/in/ner/.wh.gone", b"")
+            .file("outer/in/ner/deep/.wh.gone", b"")
+            .symlink("link", "outer/in")
+            .file("link/ner/.wh..wh..opq", b"")
+            .file("outer/.wh..wh..opq", b"")
+            .file("outer/.wh..wh..opq", b"")
             // What is no directory any more, or another one, is left alone.
             .file("moved/.wh..wh..opq", b"")
             .symlink("moved", "beside"),
@@ -188,6 +196,9 @@ fn in_opaque_directories_there_are_no_whiteouts() {
     }
     assert_eq!(names(&jail.path("before")), [""; 0]);
     assert_eq!(names(&jail.path("anew")), [""; 0]);
+    assert_eq!(names(&jail.path("outer")), ["in"]);
+    assert_eq!(names(&jail.path("outer/in/ner")), ["deep"]);
+    assert_eq!(names(&jail.path("outer/in/ner/deep")), [""; 0]);
     assert_eq!(names(&jail.path("after/deep/er")), ["kept"]);
     assert!(is_whiteout(&jail.path("beside/gone")));
     // The root's mark means nothing to overlayfs.

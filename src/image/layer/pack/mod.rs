@@ -15,8 +15,8 @@ use anyhow::Result;
 use super::mount_points::MountPoints;
 use walk::{View, Walk};
 
-/// Writes `upper`, the upper directory of an overlay over `lowers` (the topmost first), as one OCI layer (OCI image spec, layer.md): overlayfs's
-/// whiteouts and opaque directories become `.wh.` members, its other attributes are left out. The upper
+/// Writes `upper`, the upper directory of an overlay over `lowers` (the topmost first), as one OCI layer (OCI image
+/// spec, layer.md): overlayfs's whiteouts and opaque directories become `.wh.` members, its other attributes are left out. The upper
 /// directory itself is no member. Sockets are left out, with a warning in the log, as in Docker, and so are the
 /// engine's mount points.
 ///
